@@ -1,0 +1,1 @@
+"""Lottery-ticket sweeps on Ray."""

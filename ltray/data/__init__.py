@@ -1,0 +1,1 @@
+"""From a source's own files to batches on a device."""

@@ -1,0 +1,1 @@
+"""Scores, masks, trajectories and tickets: the lottery-ticket vocabulary as values and files."""

@@ -1,0 +1,1 @@
+"""Networks by name, and which of their weights can be pruned."""

@@ -1,0 +1,1 @@
+"""The loop that trains a pack of tickets, and nothing that knows Ray."""
