@@ -1,0 +1,59 @@
+"""Networks by name, with weights that are a function of the seed alone."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+
+from ltray.models import classics
+from ltray.models.names import CLASSICS, check_arch
+from ltray.models.torchvision_import import import_torchvision
+from ltray.models.torchvision_networks import torchvision_network
+
+
+def build(arch: str, classes: int, channels: int, image_size: int, seed: int) -> nn.Module:
+    """The untrained network called `arch`, on the CPU, in training mode.
+
+    Neither reads nor changes the process's random numbers, on no device.
+
+    Args:
+        arch: one of `names.CLASSICS`, or a torchvision classification model.
+        classes: number of outputs.
+        channels: channels of the images, 1 or 3.
+        image_size: pixels per side as the network sees them.
+        seed: decides all initial weights; equal seeds give equal bits.
+
+    Returns:
+        A module that maps float images [B, channels, image_size, image_size] to [B, classes].
+
+    Raises:
+        LtrayError: there is no such network, or it cannot take such images.
+    """
+    check_arch(arch)
+    if arch not in CLASSICS:
+        import_torchvision()  # here, so that nothing it does can draw from the seed
+    with _random_numbers_of(seed):
+        return _construct(arch, classes, channels, image_size)
+
+
+@contextmanager
+def _random_numbers_of(seed: int) -> Iterator[None]:
+    """Within it, torch draws on the CPU from `seed`; afterwards it goes on as before."""
+    # torch.manual_seed would seed the GPUs too, and fork_rng(devices=[]) would not undo that.
+    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+        torch.default_generator.manual_seed(seed)
+        yield
+
+
+def _construct(arch: str, classes: int, channels: int, image_size: int) -> nn.Module:
+    match arch:
+        case "lenet_300_100":
+            return classics.lenet_300_100(classes, channels, image_size)
+        case "conv2" | "conv4" | "conv6":
+            return classics.conv(int(arch[-1]), classes, channels, image_size)
+        case "resnet20":
+            return classics.resnet20(classes, channels)
+        case "vgg16_cifar":
+            return classics.vgg16_cifar(classes, channels, image_size)
+    return torchvision_network(arch, classes, channels, image_size)
