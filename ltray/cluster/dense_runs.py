@@ -1,0 +1,108 @@
+"""The serial part of a sweep: dense runs as trials, then the masks in tasks."""
+
+import json
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from ltray.cluster.session import Cluster, reason_of, trial_resources
+from ltray.errors import LtrayError, StageFailed
+from ltray.experiment import as_written, step_of
+from ltray.lottery.trajectory import Trajectory, prunable_tensors, read_trajectory
+from ltray.run import Run
+from ltray.say import Say
+
+
+def whole_trajectories(run: Run) -> dict[int, Trajectory]:
+    """Replicate -> trajectory of the dense runs that have all reset points of the experiment.
+
+    Raises:
+        LtrayError: prune.keep_dense does not fit the network.
+    """
+    found = {}
+    for replicate in range(run.experiment.replicates):
+        folder = run.folder.replicate(replicate)
+        trajectory = read_trajectory(folder)
+        if trajectory is None:
+            continue
+        prunable_tensors(run.experiment.prune, trajectory)
+        points = run.experiment.reset.epochs
+        steps = [step_of(point, trajectory.steps_per_epoch) for point in points]
+        if all(trajectory.has_step(folder, step) for step in steps):
+            found[replicate] = trajectory
+    return found
+
+
+def train_dense_runs(run: Run, cluster: Cluster, storage: Path, say: Say) -> dict[int, Trajectory]:
+    """Make every replicate's trajectory whole; one trial each. Replicate -> trajectory.
+
+    Raises:
+        StageFailed: a dense run diverged, or its trial failed for good.
+        LtrayError: the network cannot take the images, or prune.keep_dense does not fit it.
+    """
+    from ltray.cluster.trials import dense_trial
+    from ltray.cluster.tuning import run_trials
+
+    whole = whole_trajectories(run)
+    left = [number for number in range(run.experiment.replicates) if number not in whole]
+    if left:
+        sweep = run.experiment.sweep
+        gpus = sweep.gpus_per_trial if sweep.dense_gpus is None else sweep.dense_gpus
+        errors = run_trials(
+            partial(dense_trial, run=run),
+            "replicate",
+            left,
+            resources=trial_resources(sweep, cluster, gpus),
+            storage=storage,
+            max_failures=sweep.max_failures,
+            on_report=partial(_on_report, say=say, epochs=run.experiment.train.epochs),
+        )
+        for replicate, error in errors.items():
+            raise StageFailed(f"dense run, replicate {replicate}", error, "mend that and try again")
+        whole = whole_trajectories(run)
+    _say_prunable(run, whole[0], say)
+    return whole
+
+
+def make_all_masks(run: Run, trajectories: Mapping[int, Trajectory], say: Say) -> None:
+    """Make the missing masks of every replicate, and say which leave a layer with nothing."""
+    import ray
+
+    from ltray.cluster.trials import masks_task
+
+    try:
+        dead_layers = ray.get([masks_task.remote(run, replicate) for replicate in trajectories])
+    except ray.exceptions.RayError as error:
+        reason = reason_of(error)
+        if isinstance(reason, LtrayError):
+            raise reason from None
+        raise StageFailed("masks", str(reason), "mend that and try again") from error
+    for replicate, by_sparsity in zip(trajectories, dead_layers, strict=True):
+        for sparsity, dead in by_sparsity.items():
+            names = ", ".join(dead)
+            say(f"replicate {replicate}, sparsity {sparsity}: nothing is left of {names}")
+
+
+def _on_report(report: Mapping[str, Any], say: Say, epochs: int) -> None:
+    if "stage_failed" in report:
+        kind, args = json.loads(report["stage_failed"])
+        raise (StageFailed if kind == StageFailed.__name__ else LtrayError)(*args)
+    if report["rows"]:
+        row = report["rows"][-1]
+        say(
+            f"dense run, replicate {row['replicate']}: epoch {as_written(row['epoch'])}/{epochs},"
+            f" validation {row['val_top1']:.4f}, test {row['test_top1']:.4f}"
+        )
+
+
+def _say_prunable(run: Run, trajectory: Trajectory, say: Say) -> None:
+    sizes = prunable_tensors(run.experiment.prune, trajectory)
+    total = sum(sizes.values())
+    share = total / trajectory.parameters
+    say(f"prunable: {total:,} weights in {len(sizes)} tensors, {share:.1%} of all parameters")
+    shown = list(sizes.items())
+    for name, size in shown[:8]:
+        say(f"  {name}  {size:,}")
+    if len(shown) > 8:
+        say(f"  and {len(shown) - 8} more, all in trajectory.json")

@@ -1,0 +1,76 @@
+"""A launch's own record: when the driver ran, on what, how long each stage took."""
+
+import platform
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from ltray.cluster.session import Cluster
+from ltray.files import read_json, write_json
+from ltray.layout import RunFolder
+
+PACKAGES = ("ltray", "ray", "torch")
+
+
+class Launch:
+    """One call of sweep or dense on a run, written into launches.json at its end."""
+
+    def __init__(self, run: RunFolder) -> None:
+        self._run = run
+        self._started = datetime.now(UTC)
+        self._stages: dict[str, float] = {}
+        self._machine: dict[str, Any] = {}
+
+    @property
+    def name(self) -> str:
+        """The launch time, as a folder's name."""
+        return self._started.strftime("%Y%m%dT%H%M%S.%fZ")
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Charge the block's wall time to a stage."""
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            seconds = time.perf_counter() - started
+            self._stages[name] = round(self._stages.get(name, 0.0) + seconds, 3)
+
+    def on(self, cluster: Cluster) -> None:
+        """Note what the launch runs on."""
+        self._machine = {
+            "nodes": cluster.nodes,
+            "cpus": cluster.cpus,
+            "gpus": cluster.gpus,
+            "gpu_names": list(cluster.gpu_names),
+            "cpu_name": _cpu_name(),
+        }
+
+    def write(self) -> None:
+        """Add the launch, as far as it went, to launches.json."""
+        path = self._run.launches
+        launches = read_json(path)["launches"] if path.is_file() else []
+        launches.append(
+            {
+                "started_at": self._started.isoformat(timespec="microseconds"),
+                "finished_at": datetime.now(UTC).isoformat(timespec="microseconds"),
+                "stages": self._stages,
+                "machine": self._machine,
+                "versions": {
+                    **{package: version(package) for package in PACKAGES},
+                    "python": platform.python_version(),
+                },
+            }
+        )
+        write_json(path, {"launches": launches})
+
+
+def _cpu_name() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.machine()

@@ -1,0 +1,97 @@
+"""The Ray Data job that makes a source's shards."""
+
+import pickle
+import time
+from typing import Any
+
+from ltray.cluster.session import reason_of
+from ltray.data.archives.source import Source
+from ltray.data.archives.sources import open_source
+from ltray.data.manifest import Manifest, read_manifest, write_manifest
+from ltray.data.pixels import Pixels
+from ltray.data.shards import PartRecord, Plan, plan, write_part
+from ltray.errors import LtrayError, StageFailed
+from ltray.layout import DataFolder
+from ltray.run import Run
+from ltray.say import Say
+
+
+def prepare(run: Run, say: Say) -> Manifest:
+    """Make the run's shards, or find them made; needs a session.
+
+    Parts are planned by one task; then one row of a Ray Data set is one part, written whole by
+    the task that makes it, so names and bytes do not depend on the cluster. Parts that are there
+    are not made again.
+
+    Raises:
+        LtrayError: the source is not what it should be.
+        StageFailed: a part could not be written.
+    """
+    if run.data.manifest.is_file():
+        return read_manifest(run.data)
+    started = time.perf_counter()
+    source = open_source(run.experiment.data)
+    planned = _planned(source, run.pixels)
+    records = _written(planned, source, run.data, say)
+    seconds = time.perf_counter() - started
+    manifest = write_manifest(run.data, planned, records, run.fingerprint, seconds)
+    say(_summary(manifest))
+    return manifest
+
+
+def _planned(source: Source, pixels: Pixels) -> Plan:
+    import ray
+
+    try:
+        planned: Plan = ray.get(ray.remote(plan).remote(source, pixels))
+    except ray.exceptions.RayError as error:
+        raise _failure(error) from None
+    return planned
+
+
+def _written(planned: Plan, source: Source, folder: DataFolder, say: Say) -> list[PartRecord]:
+    import ray.data
+
+    rows = [{"part": pickle.dumps(part)} for part in planned.parts]
+    data_set = ray.data.from_items(rows, override_num_blocks=len(rows)).map(
+        _write_row, fn_kwargs={"source": source, "pixels": planned.pixels, "folder": folder}
+    )
+    records: list[PartRecord] = []
+    images = 0
+    said = started = time.perf_counter()
+    try:
+        for row in data_set.iter_rows():
+            records.append(PartRecord.model_validate_json(row["record"]))
+            images += records[-1].rows
+            if time.perf_counter() - said > 10:
+                said = time.perf_counter()
+                say(_progress(len(records), len(rows), images, said - started))
+    except Exception as error:
+        raise _failure(error) from error
+    return records
+
+
+def _write_row(
+    row: dict[str, Any], source: Source, pixels: Pixels, folder: DataFolder
+) -> dict[str, str]:
+    record = write_part(pickle.loads(row["part"]), source, pixels, folder)
+    return {"record": record.model_dump_json()}
+
+
+def _failure(error: BaseException) -> LtrayError:
+    reason = reason_of(error)
+    if isinstance(reason, LtrayError):
+        return reason
+    return StageFailed("prepare", str(reason), "mend that and give the same command again")
+
+
+def _progress(parts: int, of: int, images: int, seconds: float) -> str:
+    left = seconds / parts * (of - parts)
+    rate = images / seconds
+    return f"prepare: {parts}/{of} parts, {rate:,.0f} images/s, about {left:,.0f} s left"
+
+
+def _summary(manifest: Manifest) -> str:
+    counts = ", ".join(f"{count:,} {split}" for split, count in manifest.counts.items())
+    bad = f"; {manifest.quarantined:,} in the quarantine" if manifest.quarantined else ""
+    return f"prepared {counts} images{bad} in {manifest.seconds:.1f} s"

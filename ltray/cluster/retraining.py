@@ -1,0 +1,120 @@
+"""The parallel part of a sweep: packs as trials, in rounds, until every ticket has ended."""
+
+import time
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from ltray.analysis.columns import TICKET_COLUMNS
+from ltray.analysis.results import Rows, write_tables
+from ltray.cluster.progress import Progress
+from ltray.files import read_json, write_json
+from ltray.lottery.tickets import Pack, Ticket, TicketKey, grid, key, ready, ticket_columns
+from ltray.lottery.trajectory import Trajectory
+from ltray.run import Run
+from ltray.say import Say
+
+TABLES_EVERY_SECONDS = 60.0
+
+
+class Retraining:
+    """Runs the packs that are ready, takes their rows in, asks again.
+
+    A pack whose trial fails for good is run ticket by ticket, and a ticket whose own trial fails
+    for good is recorded as failed.
+
+    Args:
+        trajectories: replicate -> its dense run.
+        rows: the run's; kept up to date with every report.
+        resources: CPUs and GPUs of a trial.
+        storage: where Tune's files of this launch go.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        trajectories: Mapping[int, Trajectory],
+        rows: Rows,
+        resources: Mapping[str, int],
+        storage: Path,
+    ) -> None:
+        self.run = run
+        self.trajectories = trajectories
+        self.rows = rows
+        self.resources = resources
+        self.storage = storage
+        self.tables_written = time.monotonic()
+
+    def finish(self, say: Say) -> None:
+        """Train until every ticket of the grid is done, diverged or failed."""
+        self._forget_failures()
+        tickets = grid(self.run.experiment)
+        margin = self.run.experiment.report.margin
+        self.progress = Progress(tickets, self.rows, self.trajectories, margin, say)
+        alone: set[TicketKey] = set()
+        while packs := ready(self.run.experiment, self.rows.tickets, alone):
+            errors = self._round(packs, len(alone))
+            for pack in packs:
+                self._collect(pack)
+                left = [ticket for ticket in pack.tickets if key(ticket) not in self.rows.tickets]
+                reason = errors.get(pack.name, "its trial ended without a result")
+                if left and len(pack.tickets) == 1:
+                    self._fail(left[0], pack, reason)
+                    say(f"failed: {left[0].name}: {reason}")
+                alone |= {key(ticket) for ticket in left}
+
+    def _round(self, packs: list[Pack], number: int) -> dict[str, str]:
+        from ltray.cluster.trials import pack_trial
+        from ltray.cluster.tuning import run_trials
+
+        by_name = {pack.name: pack for pack in packs}
+        return run_trials(
+            partial(pack_trial, run=self.run, packs=by_name),
+            "pack",
+            list(by_name),
+            resources=self.resources,
+            storage=self.storage / f"round-{number}",
+            max_failures=self.run.experiment.sweep.max_failures,
+            on_report=self._on_report,
+        )
+
+    def _on_report(self, report: Mapping[str, Any]) -> None:
+        for record in report["records"]:
+            self.rows.put(record["row"], record["epochs"])
+        ended = [(one["row"]["replicate"], one["row"]["ticket"]) for one in report["records"]]
+        self.progress.see(report["rows"], ended)
+        if time.monotonic() - self.tables_written > TABLES_EVERY_SECONDS:
+            write_tables(self.run.folder, self.rows, self.run.experiment.report.margin)
+            self.tables_written = time.monotonic()
+
+    def _collect(self, pack: Pack) -> None:
+        """Read what ended on disk but whose report was lost with its worker."""
+        for ticket in pack.tickets:
+            done = self.run.folder.replicate(ticket.replicate).ticket(ticket.name).done
+            if key(ticket) not in self.rows.tickets and done.is_file():
+                record = read_json(done)
+                self.rows.put(record["row"], record["epochs"])
+
+    def _forget_failures(self) -> None:
+        """Failed tickets are tried again: their old failure goes."""
+        for ticket in grid(self.run.experiment):
+            row = self.rows.tickets.get(key(ticket))
+            if row is not None and row["status"] == "failed":
+                folder = self.run.folder.replicate(ticket.replicate).ticket(ticket.name)
+                folder.failed.unlink(missing_ok=True)
+                del self.rows.tickets[key(ticket)]
+
+    def _fail(self, ticket: Ticket, pack: Pack, error: str) -> None:
+        folder = self.run.folder.replicate(ticket.replicate).ticket(ticket.name)
+        attempts = read_json(folder.attempts)["attempts"] if folder.attempts.is_file() else 0
+        row = {
+            **dict.fromkeys(TICKET_COLUMNS),
+            **ticket_columns(ticket, self.trajectories[ticket.replicate]),
+            "status": "failed",
+            "error": error,
+            "pack": pack.name,
+            "attempts": attempts,
+        }
+        write_json(folder.failed, {"row": row, "epochs": []})
+        self.rows.put(row, [])

@@ -1,0 +1,117 @@
+"""One Ray session for a command: what it is started with, what the cluster has."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from ltray.errors import LtrayError
+from ltray.experiment import Sweep
+
+# Ray reads these when it is imported, or when its first process starts.
+SETTINGS = {
+    # Under `uv run` Ray would upload the working folder, runs included, and build a second
+    # environment on every node.
+    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",  # nothing of a run is told to anyone
+    "RAY_DATA_DISABLE_PROGRESS_BARS": "1",  # our own line says how far it is
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # leave CUDA_VISIBLE_DEVICES alone without GPUs
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C reaches us, who write the tables
+    "TUNE_GLOBAL_CHECKPOINT_S": "3600",  # its snapshots are never read back
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+}
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """What Ray says it has.
+
+    Attributes:
+        cpus, gpus: over all nodes.
+        cpus_per_gpu: on the GPU node that has fewest; 0 without GPUs.
+    """
+
+    nodes: int
+    cpus: int
+    gpus: int
+    cpus_per_gpu: int
+    gpu_names: tuple[str, ...]
+    dashboard: str
+
+
+@contextmanager
+def session(address: str | None) -> Iterator[Cluster]:
+    """Join the cluster at `address`, or start one on this machine; leave it at the end.
+
+    Raises:
+        LtrayError: there is no cluster at the address.
+    """
+    for name, value in SETTINGS.items():
+        os.environ.setdefault(name, value)
+    import ray
+
+    try:
+        context = ray.init(address=address, log_to_driver=False, logging_level="ERROR")
+    except ConnectionError as error:
+        reason = str(error).splitlines()[0]
+        mend = "start one with `ray up cluster.yaml` or `ray start --head`, or leave --address out"
+        raise LtrayError("--address", f"no Ray cluster at {address}: {reason}", mend) from None
+    try:
+        yield _cluster(context.dashboard_url or "")
+    finally:
+        ray.shutdown()
+
+
+def trial_resources(sweep: Sweep, cluster: Cluster, gpus: int | str) -> dict[str, int]:
+    """CPUs and GPUs of one trial.
+
+    Args:
+        gpus: as the experiment has it: `auto` is 1 where the cluster has GPUs.
+
+    Raises:
+        LtrayError: the cluster has fewer than one trial needs.
+    """
+    wanted_gpus = int(cluster.gpus > 0) if gpus == "auto" else int(gpus)
+    cpus = max(1, cluster.cpus_per_gpu * wanted_gpus)
+    if sweep.cpus_per_trial != "auto":
+        cpus = sweep.cpus_per_trial
+    for key, wanted, there in (
+        ("sweep.gpus_per_trial", wanted_gpus, cluster.gpus),
+        ("sweep.cpus_per_trial", cpus, cluster.cpus),
+    ):
+        if wanted > there:
+            found = f"{wanted}, but the cluster has {there}"
+            raise LtrayError(key, found, f"write at most {there}, or auto")
+    return {"cpu": cpus, "gpu": wanted_gpus}
+
+
+def reason_of(error: BaseException) -> BaseException:
+    """The error that a task raised, out of the ones that Ray wrapped around it."""
+    seen = []
+    inner: BaseException | None = error
+    while inner is not None and inner not in seen:
+        seen.append(inner)
+        if isinstance(inner, LtrayError | OSError):
+            return inner
+        inner = getattr(inner, "cause", None) or inner.__cause__
+    return seen[-1]
+
+
+def _cluster(dashboard: str) -> Cluster:
+    import ray
+
+    nodes: list[dict[str, Any]] = [node for node in ray.nodes() if node["Alive"]]
+    resources = [node["Resources"] for node in nodes]
+    with_gpus = [one for one in resources if one.get("GPU", 0) >= 1]
+    prefix = "accelerator_type:"
+    return Cluster(
+        nodes=len(nodes),
+        cpus=int(sum(one.get("CPU", 0) for one in resources)),
+        gpus=int(sum(one.get("GPU", 0) for one in resources)),
+        cpus_per_gpu=min((int(one.get("CPU", 0) // one["GPU"]) for one in with_gpus), default=0),
+        gpu_names=tuple(
+            sorted({key.removeprefix(prefix) for one in resources for key in one if prefix in key})
+        ),
+        dashboard=dashboard,
+    )

@@ -1,0 +1,163 @@
+"""The jobs that commands start: prepare, the dense runs, the whole sweep. All idempotent."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+from ltray.analysis.results import Rows, collect, write_tables
+from ltray.cluster.dense_runs import make_all_masks, train_dense_runs, whole_trajectories
+from ltray.cluster.launches import Launch
+from ltray.cluster.lease import only_driver
+from ltray.cluster.preparing import prepare
+from ltray.cluster.retraining import Retraining
+from ltray.cluster.session import Cluster, session, trial_resources
+from ltray.contradictions import margin_warning, too_few_images
+from ltray.data.manifest import Manifest, read_manifest
+from ltray.data.selection import image_counts
+from ltray.errors import InvalidExperiment, LtrayError
+from ltray.locate import write_experiment
+from ltray.lottery.tickets import grid, key
+from ltray.lottery.trajectory import Trajectory
+from ltray.run import Run
+from ltray.say import Say
+
+
+def prepare_run(run: Run, address: str | None, say: Say) -> Manifest:
+    """Make the run's shards, if they are not made.
+
+    Raises:
+        LtrayError: the source is not what it should be.
+        StageFailed: a part could not be written.
+    """
+    with only_driver(run.folder):
+        write_experiment(run)
+        if run.data.manifest.is_file():
+            say(f"already prepared: {run.data.path}")
+            return read_manifest(run.data)
+        with _launch(run, address, say) as (launch, _), launch.stage("prepare"):
+            return prepare(run, say)
+
+
+def dense_run(run: Run, address: str | None, say: Say) -> dict[int, Trajectory]:
+    """Make the run's trajectories whole, and its shards where they are not made.
+
+    Raises:
+        LtrayError: a person's mistake.
+        StageFailed: a stage could not do its work.
+    """
+    with only_driver(run.folder):
+        write_experiment(run)
+        whole = whole_trajectories(run)
+        if len(whole) == run.experiment.replicates:
+            say(f"already whole: {run.folder.replicate(0).trajectory.parent}")
+            return whole
+        with _launch(run, address, say) as (launch, cluster):
+            whole = _dense_stages(run, launch, cluster, say)
+        write_tables(run.folder, collect(run.folder), run.experiment.report.margin)
+        return whole
+
+
+def sweep_run(run: Run, address: str | None, say: Say) -> int:
+    """Finish the run's grid; returns how many of its tickets have failed.
+
+    Raises:
+        LtrayError: a person's mistake.
+        StageFailed: a stage could not do its work.
+    """
+    keys = [key(ticket) for ticket in grid(run.experiment)]
+    with only_driver(run.folder):
+        changed = write_experiment(run)
+        rows = collect(run.folder)
+        ended = [one for one in keys if one in rows.tickets and not _failed(rows, one)]
+        say(_grid_line(run, len(keys), len(ended)))
+        if len(ended) < len(keys):
+            _sweep(run, rows, address, say)
+        if len(ended) < len(keys) or changed or not _is_shown(run):
+            _show(run, rows, say)
+        say(f"report: {run.folder.report}")
+        return sum(_failed(rows, one) for one in keys)
+
+
+def _sweep(run: Run, rows: Rows, address: str | None, say: Say) -> None:
+    with _launch(run, address, say) as (launch, cluster):
+        trajectories = _dense_stages(run, launch, cluster, say)
+        with launch.stage("masks"):
+            make_all_masks(run, trajectories, say)
+        for replicate, trajectory in trajectories.items():
+            rows.put_dense(replicate, trajectory.row, trajectory.epochs, trajectory.prunable)
+        sweep = run.experiment.sweep
+        resources = trial_resources(sweep, cluster, sweep.gpus_per_trial)
+        storage = run.folder.tune(launch.name)
+        with launch.stage("retrainings"):
+            try:
+                Retraining(run, trajectories, rows, resources, storage).finish(say)
+            finally:
+                write_tables(run.folder, rows, run.experiment.report.margin)
+
+
+@contextmanager
+def _launch(run: Run, address: str | None, say: Say) -> Iterator[tuple[Launch, Cluster]]:
+    """A Ray session, with how long each stage took written down however it ends."""
+    launch = Launch(run.folder)
+    with ExitStack() as stack:
+        stack.callback(launch.write)
+        with launch.stage("start Ray"):
+            cluster = stack.enter_context(session(address))
+        launch.on(cluster)
+        say(_cluster_line(cluster))
+        yield launch, cluster
+
+
+def _dense_stages(run: Run, launch: Launch, cluster: Cluster, say: Say) -> dict[int, Trajectory]:
+    with launch.stage("prepare"):
+        manifest = prepare(run, say)
+    _check_counts(run, manifest, say)
+    with launch.stage("dense run"):
+        return train_dense_runs(run, cluster, run.folder.tune(launch.name), say)
+
+
+def _check_counts(run: Run, manifest: Manifest, say: Say) -> None:
+    """Judge what depends on the number of images, before anything is trained."""
+    train, validation = image_counts(manifest, run.experiment.data)
+    problems = too_few_images(run.experiment, train, validation)
+    if problems:
+        raise InvalidExperiment([LtrayError(*problem) for problem in problems])
+    warning = margin_warning(run.experiment, validation)
+    if warning:
+        say(f"warning: {warning}")
+
+
+def _show(run: Run, rows: Rows, say: Say) -> None:
+    from ltray.analysis.page import write_report
+
+    say("writing tables and report")
+    write_tables(run.folder, rows, run.experiment.report.margin)
+    write_report(run.folder, run.experiment)
+
+
+def _is_shown(run: Run) -> bool:
+    folder = run.folder
+    return all(
+        path.is_file() for path in (folder.report, folder.tickets_table, folder.epochs_table)
+    )
+
+
+def _failed(rows: Rows, one: tuple[int, str]) -> bool:
+    return bool(rows.tickets[one]["status"] == "failed")
+
+
+def _grid_line(run: Run, tickets: int, ended: int) -> str:
+    experiment = run.experiment
+    masks, points = len(experiment.prune.sparsities), len(experiment.reset.epochs)
+    times = f"{masks} masks x {points} reset points"
+    if experiment.replicates > 1:
+        times += f" x {experiment.replicates} replicates"
+    line = f"{run.folder.path.name}: {times} = {tickets} tickets"
+    if ended == tickets:
+        return f"{line}, all done"
+    return f"{line}, {ended} done, {tickets - ended} to train"
+
+
+def _cluster_line(cluster: Cluster) -> str:
+    where = f"{cluster.nodes} node{'s' if cluster.nodes > 1 else ''}"
+    line = f"Ray: {cluster.cpus} CPUs and {cluster.gpus} GPUs on {where}"
+    return f"{line}; dashboard at http://{cluster.dashboard}" if cluster.dashboard else line

@@ -1,0 +1,83 @@
+"""One Tuner run over trials that are ready; what they report reaches `on_report`."""
+
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ray import tune
+from ray.tune.logger import JsonLoggerCallback, TBXLoggerCallback
+
+OnReport = Callable[[Mapping[str, Any]], None]
+
+
+def run_trials(  # noqa: PLR0913 (each is a thing of its own, and has its name in every call)
+    trainable: Callable[..., None],
+    key: str,
+    values: Sequence[Any],
+    *,
+    resources: Mapping[str, int],
+    storage: Path,
+    max_failures: int,
+    on_report: OnReport,
+) -> dict[Any, str]:
+    """Run one trial per value and wait for all of them.
+
+    A trial that fails starts again up to `max_failures` times; it finds by itself what it had
+    done. Tune's folder is written for people and TensorBoard, and never read back.
+
+    Args:
+        trainable: takes a config with `key`, `cpus` and `gpus`.
+        key: what the values are called in the config.
+        resources: `cpu` and `gpu` of one trial.
+        storage: a folder of this launch; Tune's own files go below it.
+        on_report: called in the driver with each report, in the order of arrival.
+
+    Returns:
+        value -> error of the trials that failed for good.
+    """
+    os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
+    tuner = tune.Tuner(
+        tune.with_resources(trainable, dict(resources)),
+        param_space={
+            key: tune.grid_search(list(values)),
+            "cpus": resources["cpu"],
+            "gpus": resources["gpu"],
+        },
+        tune_config=tune.TuneConfig(
+            reuse_actors=True,
+            trial_name_creator=lambda trial: str(trial.config[key]),
+            trial_dirname_creator=lambda trial: str(trial.config[key]),
+        ),
+        run_config=tune.RunConfig(
+            name=f"{key}s",
+            storage_path=str(storage),
+            failure_config=tune.FailureConfig(max_failures=max_failures),
+            callbacks=[_Reporting(on_report), JsonLoggerCallback(), TBXLoggerCallback()],
+            verbose=0,
+        ),
+    )
+    results = tuner.fit()
+    return {
+        result.config[key]: _reason(result.error)
+        for result in results
+        if result.config and result.error
+    }
+
+
+class _Reporting(tune.Callback):  # type: ignore[misc]
+    def __init__(self, on_report: OnReport) -> None:
+        self._on_report = on_report
+
+    def on_trial_result(self, *, result: dict[str, Any], **_rest: Any) -> None:
+        """Called by Tune with each report; all of its arguments come by name."""
+        if "rows" in result:
+            rows = {name: json.loads(result[name]) for name in ("rows", "records")}
+            self._on_report({**result, **rows})
+
+
+def _reason(error: BaseException) -> str:
+    """The last line of a trial's error, which names it."""
+    lines = [line for line in str(error).strip().splitlines() if line.strip()]
+    return lines[-1].strip() if lines else type(error).__name__

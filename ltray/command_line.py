@@ -1,0 +1,71 @@
+"""What the commands share: their arguments, their lines of progress, their exit statuses."""
+
+import argparse
+import errno
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from ltray.errors import LtrayError
+
+FAILED = 1
+INTERRUPTED = 130
+
+
+def parser(command: str, description: str) -> argparse.ArgumentParser:
+    """The arguments that every command takes."""
+    arguments = argparse.ArgumentParser(f"python -m ltray.{command}", description=description)
+    arguments.add_argument(
+        "experiment",
+        nargs="?",
+        metavar="EXPERIMENT.yaml",
+        help="an experiment file or a run's folder; experiments/digits.yaml when left out",
+    )
+    arguments.add_argument(
+        "--root", type=Path, metavar="DIR", help="folder of runs and shards (default: ./runs)"
+    )
+    return arguments
+
+
+def add_address(arguments: argparse.ArgumentParser) -> None:
+    """The argument of the commands that need Ray."""
+    arguments.add_argument(
+        "--address", help="of a running Ray cluster, or auto; without it Ray starts here"
+    )
+
+
+def experiment_path(given: str | None) -> Path:
+    """The experiment that a person named, or the default."""
+    from ltray.locate import experiments_folder
+
+    return Path(given) if given else experiments_folder() / "digits.yaml"
+
+
+def exit_with(work: Callable[[], int]) -> None:
+    """Leave the process with the status that `work` returns, or that its error stands for."""
+    try:
+        status = work()
+    except LtrayError as error:
+        print(error, file=sys.stderr)
+        status = error.exit_status
+    except KeyboardInterrupt:
+        print("interrupted: the same command goes on from here", file=sys.stderr)
+        status = INTERRUPTED
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EDQUOT):
+            raise
+        print(f"{error.filename or 'storage'}: {error.strerror}", file=sys.stderr)
+        print("  to mend: make room or allow writing, then give the same command", file=sys.stderr)
+        status = FAILED
+    sys.exit(status)
+
+
+def timed_lines() -> Callable[[str], None]:
+    """A printer of lines of progress, each with the seconds since it was made."""
+    started = time.monotonic()
+
+    def say(line: str) -> None:
+        print(f"[{time.monotonic() - started:6.1f} s] {line}", flush=True)
+
+    return say

@@ -1,0 +1,159 @@
+"""From an experiment file, or a run's folder, to the Run that it means."""
+
+import re
+from pathlib import Path
+
+import yaml
+
+from ltray.data.fingerprint import source_facts
+from ltray.data.pixels import pixels_of
+from ltray.errors import InvalidExperiment, LtrayError
+from ltray.experiment import (
+    Experiment,
+    SourceFacts,
+    data_id,
+    decides_dense_run,
+    experiment_id,
+    resolve,
+)
+from ltray.experiment_file import read_experiment
+from ltray.files import write_whole
+from ltray.layout import RunFolder, data_folder, run_folder
+from ltray.models.names import check_arch
+from ltray.run import Run
+
+DEFAULT_ROOT = Path("runs")
+HEADER = re.compile(r"# id: (\S+)\n# fingerprint: ([0-9a-f]+)\n")
+
+
+def experiments_folder() -> Path:
+    """Where the experiments that come with ltray lie: beside the package, or in the wheel."""
+    package = Path(__file__).parent
+    beside = package.parent / "experiments"
+    return beside if beside.is_dir() else package / "_experiments"
+
+
+def locate(path: Path, root: Path | None = None) -> Run:
+    """The run of an experiment file, or of the folder of an earlier run.
+
+    Args:
+        path: EXPERIMENT.yaml, or a run's folder.
+        root: where runs lie; `./runs` when None, or where the run's folder lies.
+
+    Raises:
+        LtrayError: whatever is wrong with the file, its network or its source.
+    """
+    if not path.is_dir():
+        return locate_experiment(read_experiment(path), root or DEFAULT_ROOT)
+    folder = RunFolder(path.resolve())
+    if root is not None and root.resolve() != folder.path.parent:
+        raise LtrayError("--root", f"{path} does not lie in {root}", "leave --root out")
+    return _read_run(folder)
+
+
+def locate_experiment(experiment: Experiment, root: Path) -> Run:
+    """The run of an experiment; where its source is absent, the one run that it fits.
+
+    Raises:
+        InvalidExperiment: no such network; the source is wrong, or absent and no run fits.
+    """
+    run = None
+    problems = []
+    try:
+        check_arch(experiment.model.arch)
+    except LtrayError as error:
+        problems.append(error)
+    try:
+        run = _located(experiment, root.resolve())
+    except LtrayError as error:
+        problems.append(error)
+    if problems or run is None:
+        raise InvalidExperiment(problems)
+    return run
+
+
+def write_experiment(run: Run) -> bool:
+    """Write experiment.yaml of a run: id, fingerprint, and every key with its value.
+
+    Returns:
+        whether anything in it is new.
+    """
+    header = f"# id: {run.folder.path.name}\n# fingerprint: {run.fingerprint}\n"
+    text = header + yaml.safe_dump(run.experiment.model_dump(mode="json"), sort_keys=False)
+    if run.folder.experiment.is_file() and run.folder.experiment.read_text() == text:
+        return False
+    write_whole(run.folder.experiment, text.encode())
+    return True
+
+
+def _located(experiment: Experiment, root: Path) -> Run:
+    path = experiment.data.path
+    try:
+        return _run(experiment, source_facts(experiment.data), root)
+    except LtrayError as absent:
+        fitting = [] if path is None or Path(path).exists() else _fitting(experiment, root)
+        if not fitting:
+            raise
+        if len(fitting) > 1:
+            names = " and ".join(str(run.folder.path) for run in fitting)
+            mend = "give one of these folders in place of the experiment"
+            raise LtrayError(
+                "data.path", f"{path} is absent, and two runs fit: {names}", mend
+            ) from absent
+        return fitting[0]
+
+
+def _run(experiment: Experiment, facts: SourceFacts, root: Path) -> Run:
+    resolved = resolve(experiment, facts)
+    data = resolved.data
+    if data.image_size is None:
+        found = "missing, and the source's images are not all square and alike"
+        raise LtrayError("data.image_size", found, "write the pixels per side to store")
+    if data.crop_size is not None and data.crop_size > data.image_size:
+        found = f"{data.crop_size} is larger than the source's images, {data.image_size} pixels"
+        raise LtrayError("data.crop_size", found, f"write at most {data.image_size}")
+    return Run(
+        experiment=resolved,
+        fingerprint=facts.fingerprint,
+        pixels=pixels_of(experiment.data, facts),
+        folder=run_folder(root, experiment_id(resolved, facts.fingerprint)),
+        data=data_folder(root, data_id(data, facts.fingerprint)),
+    )
+
+
+def _fitting(experiment: Experiment, root: Path) -> list[Run]:
+    """The experiment as each run under the root whose dense run it would share."""
+    found = []
+    for path in sorted(root.glob(f"{experiment.name}-*/experiment.yaml")):
+        run = _read_run(RunFolder(path.parent))
+        if run.experiment.name != experiment.name:
+            continue
+        candidate = _run(experiment, _facts(run.experiment, run.fingerprint), root)
+        if decides_dense_run(candidate.experiment) == decides_dense_run(run.experiment):
+            found.append(candidate)
+    return found
+
+
+def _read_run(folder: RunFolder) -> Run:
+    """The run of a folder, whose experiment.yaml must still say what gave the folder its name."""
+    if not folder.experiment.is_file():
+        found = f"is no run: it has no {folder.experiment.name}"
+        raise LtrayError(str(folder.path), found, "name the folder <root>/<name>-<8 hex>")
+    header = HEADER.match(folder.experiment.read_text())
+    experiment = read_experiment(folder.experiment)
+    if header is None:
+        found = "does not start with the lines '# id:' and '# fingerprint:'"
+        raise LtrayError(str(folder.experiment), found, "give the experiment's own file instead")
+    run = _run(experiment, _facts(experiment, header[2]), folder.path.parent)
+    if run.folder.path.name != header[1] or run.folder != folder:
+        found = f"says what is run {run.folder.path.name}, not {folder.path.name}"
+        mend = "undo the change of seed, data, model or train, or give the experiment's own file"
+        raise LtrayError(str(folder.experiment), found, mend)
+    return run
+
+
+def _facts(experiment: Experiment, fingerprint: str) -> SourceFacts:
+    """What the source said of itself when the experiment was resolved."""
+    data = experiment.data
+    channels = 1 if data.channels == 1 else 3
+    return SourceFacts(fingerprint=fingerprint, image_size=data.image_size, channels=channels)

@@ -1,0 +1,148 @@
+"""The grid of tickets, their names, and the packs that are trained together."""
+
+from collections.abc import Collection, Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from ltray.experiment import Experiment, Prune, as_written, decimal, replicate_seeds, step_of
+from ltray.files import short_hash
+from ltray.lottery.trajectory import Trajectory
+
+
+@dataclass(frozen=True)
+class Ticket:
+    """The starting point of one retraining, and how it is retrained.
+
+    Attributes:
+        replicate: which dense run it comes from.
+        seed, data_seed: that replicate's.
+        sparsity: the level as written.
+        mask: the mask's name.
+        reset_epoch: the moment of the dense run that its weights come from.
+    """
+
+    replicate: int
+    seed: int
+    data_seed: int
+    retraining: int
+    criterion: str
+    scope: str
+    style: str
+    sparsity: float
+    mask: str
+    reset_epoch: float
+    reset_method: str
+    reset_schedule: str
+    control: str
+
+    @property
+    def name(self) -> str:
+        """Unique within the replicate, and independent of what else is in the grid."""
+        point = f"{self.mask}-reset-{as_written(self.reset_epoch)}"
+        return f"{point}-{self.reset_method}-{self.reset_schedule}"
+
+
+TicketKey = tuple[int, str]
+"""(replicate, ticket name): unique within a run"""
+
+
+@dataclass(frozen=True)
+class Pack:
+    """The tickets that one process trains together from one stream of batches.
+
+    All are of one replicate, so one data order serves them.
+    """
+
+    tickets: tuple[Ticket, ...]
+
+    @property
+    def name(self) -> str:
+        """Short enough for a trial: the first ticket's name and how many more there are."""
+        first = self.tickets[0]
+        more = f"+{len(self.tickets) - 1}" if len(self.tickets) > 1 else ""
+        return f"r{first.replicate}-{first.name}{more}"
+
+
+def mask_name(prune: Prune, sparsity: float) -> str:
+    """`<criterion>-<sparsity as written>-<8 hex of all that decides the mask>`."""
+    decides: dict[str, Any] = {
+        "criterion": prune.criterion,
+        "scores": "final" if prune.scores == "auto" else prune.scores,
+        "scope": prune.scope,
+        "style": prune.style,
+        "sparsity": as_written(sparsity),
+        "keep_dense": sorted(prune.keep_dense),
+        "output_rate": as_written(prune.output_rate),
+        "min_layer_density": as_written(prune.min_layer_density),
+    }
+    return f"{prune.criterion}-{as_written(sparsity)}-{short_hash(decides)}"
+
+
+def grid(experiment: Experiment) -> list[Ticket]:
+    """Every ticket of a resolved experiment, M masks x N reset points in each replicate."""
+    return [
+        ticket
+        for replicate in range(experiment.replicates)
+        for ticket in _replicate_grid(experiment, replicate)
+    ]
+
+
+def _replicate_grid(experiment: Experiment, replicate: int) -> Iterator[Ticket]:
+    prune, reset = experiment.prune, experiment.reset
+    seed, data_seed = replicate_seeds(experiment, replicate)
+    for sparsity in sorted(prune.sparsities):
+        for reset_epoch in sorted(reset.epochs):
+            yield Ticket(
+                replicate=replicate,
+                seed=seed,
+                data_seed=data_seed,
+                retraining=0,
+                criterion=prune.criterion,
+                scope=prune.scope,
+                style=prune.style,
+                sparsity=sparsity,
+                mask=mask_name(prune, sparsity),
+                reset_epoch=reset_epoch,
+                reset_method=reset.method,
+                reset_schedule=reset.schedule,
+                control="none",
+            )
+
+
+def key(ticket: Ticket) -> TicketKey:
+    """What identifies a ticket in its run."""
+    return ticket.replicate, ticket.name
+
+
+def ready(
+    experiment: Experiment, done: Collection[TicketKey], alone: Collection[TicketKey] = ()
+) -> list[Pack]:
+    """The packs that can start now: a pure function of what is already done.
+
+    Packs are cut from the whole grid before the done tickets are taken out, so that a restart
+    asks for the same packs. Tickets in `alone` (their pack died) get a pack each.
+    """
+    size = experiment.sweep.tickets_per_trial
+    if size == "auto":
+        size = len(experiment.reset.epochs)
+    packs = []
+    for replicate in range(experiment.replicates):
+        tickets = list(_replicate_grid(experiment, replicate))
+        for first in range(0, len(tickets), size):
+            left = [ticket for ticket in tickets[first : first + size] if key(ticket) not in done]
+            together = tuple(ticket for ticket in left if key(ticket) not in alone)
+            packs += [Pack((ticket,)) for ticket in left if key(ticket) in alone]
+            packs += [Pack(together)] if together else []
+    return packs
+
+
+def ticket_columns(ticket: Ticket, trajectory: Trajectory) -> dict[str, Any]:
+    """The columns of a ticket that are known before it is trained."""
+    return {
+        "ticket": ticket.name,
+        **asdict(ticket),
+        "density": float(1 - decimal(ticket.sparsity)),
+        "reset_step": step_of(ticket.reset_epoch, trajectory.steps_per_epoch),
+        "dense_val_top1": trajectory.row["val_top1"],
+        "dense_test_top1": trajectory.row["test_top1"],
+    }

@@ -1,0 +1,44 @@
+"""`python -m ltray.prepare`: a source's own files to Parquet shards."""
+
+from typing import TYPE_CHECKING
+
+from ltray.command_line import add_address, exit_with, experiment_path, parser, timed_lines
+
+if TYPE_CHECKING:
+    from ltray.layout import DataFolder
+
+
+def main() -> int:
+    """Run the command; returns its exit status."""
+    arguments = parser("prepare", "Make the shards of an experiment from its source's own files.")
+    add_address(arguments)
+    arguments.add_argument(
+        "--verify", action="store_true", help="read all shards back and say what is wrong"
+    )
+    options = arguments.parse_args()
+
+    from ltray.cluster.sweeping import prepare_run
+    from ltray.locate import locate
+
+    run = locate(experiment_path(options.experiment), options.root)
+    if options.verify:
+        return verify(run.data)
+    say = timed_lines()
+    prepare_run(run, options.address, say)
+    say(f"shards: {run.data.path}")
+    return 0
+
+
+def verify(folder: "DataFolder") -> int:
+    """Print every fault of prepared shards; 1 when there is one."""
+    from ltray.data.verify import verify as faults_of
+
+    faults = faults_of(folder)
+    for fault in faults:
+        print(fault)
+    print(f"{folder.path}: {len(faults)} faults" if faults else f"{folder.path}: whole")
+    return int(bool(faults))
+
+
+if __name__ == "__main__":
+    exit_with(main)

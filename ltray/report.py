@@ -1,0 +1,28 @@
+"""`python -m ltray.report`: the tables and the page of a run, whole or half-finished."""
+
+from ltray.command_line import exit_with, experiment_path, parser
+
+
+def main() -> int:
+    """Run the command; returns its exit status."""
+    arguments = parser("report", "Write tickets.parquet, epochs.parquet and report.html of a run.")
+    options = arguments.parse_args()
+
+    from ltray.analysis.page import write_report
+    from ltray.analysis.results import collect, write_tables
+    from ltray.cluster.lease import only_driver
+    from ltray.errors import LtrayError
+    from ltray.locate import locate
+
+    run = locate(experiment_path(options.experiment), options.root)
+    if not run.folder.path.is_dir():
+        mend = "sweep it first, or give the --root that its run lies in"
+        raise LtrayError(str(run.folder.path), "there is no such run yet", mend)
+    with only_driver(run.folder):
+        write_tables(run.folder, collect(run.folder), run.experiment.report.margin)
+        print(write_report(run.folder, run.experiment))
+    return 0
+
+
+if __name__ == "__main__":
+    exit_with(main)

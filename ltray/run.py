@@ -1,0 +1,24 @@
+"""One run: an experiment whose source is known, and where its files lie. Travels to workers."""
+
+from dataclasses import dataclass
+
+from ltray.data.pixels import Pixels
+from ltray.experiment import Experiment
+from ltray.layout import DataFolder, RunFolder
+
+
+@dataclass(frozen=True)
+class Run:
+    """What every stage needs to know.
+
+    Attributes:
+        experiment: resolved, so nothing in it is left to the source.
+        fingerprint: what the source's files are, wherever they lie.
+        pixels: how the shards are made of them.
+    """
+
+    experiment: Experiment
+    fingerprint: str
+    pixels: Pixels
+    folder: RunFolder
+    data: DataFolder

@@ -1,0 +1,151 @@
+"""The dense run: one network without a mask, saved at the reset points and at the end."""
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from ltray.errors import StageFailed
+from ltray.experiment import replicate_seeds, step_of
+from ltray.files import sha256_of
+from ltray.lottery.snapshot import Snapshot, load_snapshot, save_snapshot
+from ltray.lottery.trajectory import EpochRow, Trajectory, read_trajectory, write_trajectory
+from ltray.models.prunable import output_layer, prunable
+from ltray.run import Run
+from ltray.training.evaluation import evaluate
+from ltray.training.fit import fit
+from ltray.training.network import Network
+from ltray.training.place import Place
+from ltray.training.recipe import Recipe
+from ltray.training.start import (
+    STATE_EVERY_SECONDS,
+    begin,
+    conditions,
+    measured,
+    now,
+    open_batches,
+    save_correct,
+    untrained,
+)
+
+OnRow = Callable[[EpochRow], None]
+
+
+def train_dense(run: Run, replicate: int, place: Place, on_row: OnRow) -> Trajectory:
+    """Make a replicate's trajectory whole, or add the reset points that it lacks.
+
+    Goes on from the nearest earlier step that was saved, with the bits of never having stopped.
+
+    Args:
+        on_row: called with each epoch row as it comes.
+
+    Raises:
+        StageFailed: the loss is no longer finite. There is no grid without a dense network.
+    """
+    return _DenseRun(run, replicate, place, on_row).make_whole()
+
+
+class _DenseRun:
+    def __init__(self, run: Run, replicate: int, place: Place, on_row: OnRow) -> None:
+        self.run = run
+        self.replicate = replicate
+        self.place = place
+        self.on_row = on_row
+        self.seed, self.data_seed = replicate_seeds(run.experiment, replicate)
+        self.folder = run.folder.replicate(replicate)
+        self.batches = open_batches(run, place, self.data_seed)
+        self.recipe = Recipe(run.experiment.train, self.batches.steps_per_epoch)
+        self.state_saved = time.monotonic()
+
+    def make_whole(self) -> Trajectory:
+        record = read_trajectory(self.folder)
+        missing = [step for step in self._wanted() if not self._has(record, step)]
+        if record is not None and not missing:
+            return record
+        self._check_keep_dense()
+        started_at, attempts = now(), begin(self.folder.dense_attempts)
+        network: Network | None = None
+        for step in missing:
+            network = self._trained_to(step, network)
+            save_snapshot(self.folder.step(step), network.snapshot())
+        if record is None:
+            network = self._trained_to(self.recipe.total_steps, network)
+            record = self._new_record(network, started_at, attempts)
+        hashes = {path.name: sha256_of(path) for path in map(self.folder.step, missing)}
+        record = record.model_copy(update={"sha256": {**record.sha256, **hashes}})
+        write_trajectory(self.folder, record)
+        self.folder.dense_state.unlink(missing_ok=True)
+        return record
+
+    def _check_keep_dense(self) -> None:
+        """A name that is not prunable is an error now and not when the dense run is paid for."""
+        model = untrained(self.run, self.batches, self.seed, self.place.device)
+        prunable(model, self.run.experiment.prune.keep_dense)
+
+    def _wanted(self) -> list[int]:
+        """Step 0, the reset points and the end, in order."""
+        points = self.run.experiment.reset.epochs
+        steps = {step_of(epochs, self.recipe.steps_per_epoch) for epochs in points}
+        return sorted({0, *steps, self.recipe.total_steps})
+
+    def _has(self, record: Trajectory | None, step: int) -> bool:
+        return record is not None and record.has_step(self.folder, step)
+
+    def _trained_to(self, step: int, network: Network | None) -> Network:
+        """The network after `step` steps, from where it stands or was saved nearest before."""
+        saved = self._saved_before(step)
+        nearest = max(saved, default=-1)
+        if network is None or network.step < nearest:
+            network = self._network(load_snapshot(saved[nearest]) if saved else None)
+        fit([network], self.batches, self.recipe, self._on_epoch, until=step)
+        return network
+
+    def _saved_before(self, step: int) -> dict[int, Path]:
+        """Step -> file of everything saved up to `step`, itself included."""
+        files = [*self.folder.trajectory.parent.glob("step-*.safetensors")]
+        steps = {int(path.stem.removeprefix("step-")): path for path in files}
+        if self.folder.dense_state.is_file():
+            steps[load_snapshot(self.folder.dense_state).step] = self.folder.dense_state
+        return {at: path for at, path in steps.items() if at <= step}
+
+    def _network(self, snapshot: Snapshot | None) -> Network:
+        model = untrained(self.run, self.batches, self.seed, self.place.device)
+        start = snapshot or Snapshot(step=0, model=dict(model.state_dict()))
+        return Network("dense", model, start, {}, self.recipe, self.data_seed)
+
+    def _on_epoch(self, networks: Sequence[Network]) -> None:
+        (network,) = networks
+        if network.diverged:
+            raise StageFailed(
+                f"dense run, replicate {self.replicate}",
+                f"its loss is not finite after step {network.step}",
+                "lower train.lr or add train.warmup_epochs",
+            )
+        self.on_row({**network.epochs[-1], "replicate": self.replicate})
+        if time.monotonic() - self.state_saved > STATE_EVERY_SECONDS:
+            save_snapshot(self.folder.dense_state, network.snapshot())
+            self.state_saved = time.monotonic()
+
+    def _new_record(self, network: Network, started_at: str, attempts: int) -> Trajectory:
+        if not network.correct:  # it stood at the end already when it was loaded
+            network.correct = evaluate([network], self.batches)[0].correct
+        save_correct(self.folder.dense_correct, network.correct)
+        row = {
+            "ticket": network.name,
+            "replicate": self.replicate,
+            "seed": self.seed,
+            "data_seed": self.data_seed,
+            **measured(network, self.recipe),
+            **conditions(self.place, started_at, attempts),
+        }
+        names = prunable(network.model)
+        sizes = {name: tensor.numel() for name, tensor in network.model.named_parameters()}
+        return Trajectory(
+            row=row,
+            epochs=[{**epoch, "replicate": self.replicate} for epoch in network.epochs],
+            prunable={name: sizes[name] for name in names},
+            output_layer=output_layer(network.model),
+            parameters=sum(sizes.values()),
+            steps_per_epoch=self.recipe.steps_per_epoch,
+            total_steps=self.recipe.total_steps,
+            sha256={self.folder.dense_correct.name: sha256_of(self.folder.dense_correct)},
+        )

@@ -1,0 +1,166 @@
+"""One network on its way from a reset point to the end: weights, mask, optimizer, position.
+
+B images, C channels, H W pixels.
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from ltray.lottery.masks import Mask
+from ltray.lottery.snapshot import Snapshot, Tensors
+from ltray.lottery.trajectory import EpochRow
+from ltray.randomness import seed_for
+from ltray.training.recipe import Recipe
+
+
+class Network:
+    """One ticket of a pack in training, or the dense run.
+
+    Starts masked and stays masked: gradients of masked weights are set to zero before every
+    optimizer step, so weights, momenta and moments under the mask are zero throughout.
+
+    Args:
+        name: the ticket's name, or `dense`.
+        model: on its device; its weights are replaced by the snapshot's.
+        snapshot: where to start. Without optimizer state the optimizer starts fresh.
+        mask: name -> bool tensor; empty for the dense run.
+        recipe: learning rates and optimizer.
+        data_seed: dropout's randomness comes from it, as order and augmentation do.
+    """
+
+    def __init__(  # noqa: PLR0913, PLR0917 (each of these differs from ticket to ticket)
+        self,
+        name: str,
+        model: nn.Module,
+        snapshot: Snapshot,
+        mask: Mask,
+        recipe: Recipe,
+        data_seed: int,
+    ) -> None:
+        self.name = name
+        self.recipe = recipe
+        self.data_seed = data_seed
+        self.model = model
+        self.model.load_state_dict(snapshot.model)
+        parameters = dict(model.named_parameters())
+        pruned = [key for key, part in mask.items() if not bool(part.all())]
+        self._pruned = [parameters[key] for key in pruned]
+        self._factors = [_factor(mask[key], parameters[key]) for key in pruned]
+        with torch.no_grad():
+            for weight, factor in zip(self._pruned, self._factors, strict=True):
+                weight.mul_(factor)
+        self.optimizer = recipe.optimizer(parameters.values())
+        self._restore_optimizer(parameters, snapshot.optimizer)
+        self.step = snapshot.step
+        self.device = next(iter(parameters.values())).device
+        self.loss_sum = snapshot.loss_sum.to(self.device)
+        self.loss_steps = snapshot.loss_steps
+        self.steps_trained = snapshot.steps_trained
+        self.train_seconds = snapshot.train_seconds
+        self.epochs: list[EpochRow] = list(snapshot.epochs)
+        self.diverged = False
+        self.correct: Tensors = {}
+        self._drops_out = any(_is_random(module) for module in model.modules())
+
+    def train_step(self, images: torch.Tensor, labels: torch.Tensor) -> None:
+        """Take the next step of the recipe.
+
+        Args:
+            images: [B, C, H, W] float, normalised.
+            labels: [B] int64.
+        """
+        rate = self.recipe.learning_rate(self.step)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        if self._drops_out:
+            torch.manual_seed(seed_for(self.data_seed, "dropout", self.step))
+        self.optimizer.zero_grad(set_to_none=True)
+        loss = self._loss(images, labels)
+        loss.backward()  # type: ignore[no-untyped-call]
+        self._mask_gradients()
+        self.optimizer.step()
+        self.loss_sum.add_(loss.detach())
+        self.loss_steps += 1
+        self.step += 1
+        self.steps_trained += 1
+
+    def logits(self, images: torch.Tensor) -> torch.Tensor:
+        """The network's outputs [B, classes], as float32, in the recipe's precision."""
+        bfloat16 = self.recipe.train.precision == "bfloat16"
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=bfloat16):
+            return self.model(images).float()  # type: ignore[no-any-return]
+
+    def mean_loss(self) -> float:
+        """The mean training loss since the last evaluation; the sum starts again."""
+        mean = float(self.loss_sum) / self.loss_steps if self.loss_steps else math.nan
+        self.loss_sum.zero_()
+        self.loss_steps = 0
+        return mean
+
+    def snapshot(self) -> Snapshot:
+        """All that the next step needs; shares memory with the running network."""
+        return Snapshot(
+            step=self.step,
+            model=dict(self.model.state_dict()),
+            optimizer=self._optimizer_state(),
+            loss_sum=self.loss_sum,
+            loss_steps=self.loss_steps,
+            steps_trained=self.steps_trained,
+            train_seconds=self.train_seconds,
+            epochs=tuple(self.epochs),
+        )
+
+    def _loss(self, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        smoothing = self.recipe.train.label_smoothing
+        return functional.cross_entropy(self.logits(images), labels, label_smoothing=smoothing)
+
+    def _mask_gradients(self) -> None:
+        # Masking the gradient and not the weight: else momentum would go on under the mask.
+        if self._factors:
+            torch._foreach_mul_(_gradients(self._pruned), self._factors)
+
+    def _optimizer_state(self) -> dict[str, Tensors]:
+        return {
+            name: {part: value for part, value in state.items() if torch.is_tensor(value)}
+            for name, parameter in self.model.named_parameters()
+            if (state := self.optimizer.state.get(parameter))
+        }
+
+    def _restore_optimizer(
+        self, parameters: dict[str, nn.Parameter], state: dict[str, Tensors]
+    ) -> None:
+        for name, parts in state.items():
+            parameter = parameters[name]
+            self.optimizer.state[parameter] = {
+                part: _laid_out_like(parameter, value) for part, value in parts.items()
+            }
+
+
+def _gradients(weights: Sequence[nn.Parameter]) -> list[torch.Tensor]:
+    gradients = [weight.grad for weight in weights]
+    assert all(gradient is not None for gradient in gradients), "a prunable weight is not used"
+    return gradients  # type: ignore[return-value]
+
+
+def _factor(mask: torch.Tensor, weight: nn.Parameter) -> torch.Tensor:
+    """The mask as 0.0 and 1.0 in the weight's own memory layout."""
+    return torch.empty_like(weight, requires_grad=False).copy_(mask)
+
+
+def _laid_out_like(parameter: nn.Parameter, value: torch.Tensor) -> torch.Tensor:
+    if value.shape != parameter.shape:
+        return value.clone()  # Adam's step count, which stays on the CPU
+    return torch.empty_like(parameter, requires_grad=False).copy_(value)
+
+
+def _is_random(module: nn.Module) -> bool:
+    """Whether a module draws random numbers in training: dropout, stochastic depth, attention."""
+    names = ("Dropout", "StochasticDepth", "DropPath")
+    dropout = getattr(module, "dropout", 0.0)
+    return any(name in type(module).__name__ for name in names) or (
+        isinstance(dropout, float) and dropout > 0
+    )

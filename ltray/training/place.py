@@ -1,0 +1,58 @@
+"""Where a pack is trained: its device, and how torch is set up for it."""
+
+import os
+import socket
+from dataclasses import dataclass
+
+import torch
+
+
+@dataclass(frozen=True)
+class Place:
+    """One process and what it was given.
+
+    Attributes:
+        node: address or name of the machine.
+        threads: CPUs of the trial. On a CPU the first computes and the others only decode.
+        cuda_visible_devices: as it was set for the trial; empty without GPUs.
+    """
+
+    device: torch.device
+    threads: int
+    node: str
+    cuda_visible_devices: str
+
+    @property
+    def device_name(self) -> str:
+        """`cpu`, or the GPU's model."""
+        if self.device.type == "cuda":
+            return torch.cuda.get_device_name(self.device)
+        return "cpu"
+
+
+def this_place(gpus: int = 0, threads: int = 1, node: str | None = None) -> Place:
+    """Set torch up for exact training in this process and say where that is.
+
+    Args:
+        gpus: how many the trial was given. Where torch finds none of them (a pretended one), the
+            place is a CPU, and the device column says so.
+        threads: CPUs of the trial.
+    """
+    torch.set_num_threads(1)  # more would change the order of sums, and crowd the other trials
+    on_gpu = gpus > 0 and torch.cuda.is_available()
+    if on_gpu:
+        _make_gpu_deterministic()
+    return Place(
+        device=torch.device("cuda", 0) if on_gpu else torch.device("cpu"),
+        threads=threads,
+        node=node or socket.gethostname(),
+        cuda_visible_devices=os.environ.get("CUDA_VISIBLE_DEVICES", "") if gpus else "",
+    )
+
+
+def _make_gpu_deterministic() -> None:
+    """Choose kernels that give the same bits each time; one thread of a CPU does so anyway."""
+    # cuBLAS reads it when it starts: without it some of its sums have no fixed order.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True, warn_only=True)  # imports the compiler: 4 s
+    torch.backends.cudnn.benchmark = False

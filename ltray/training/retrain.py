@@ -1,0 +1,170 @@
+"""Retraining a pack's tickets, from reset point and mask to the files of a done ticket."""
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from safetensors.torch import save
+
+from ltray.experiment import step_of
+from ltray.files import read_json, sha256_of, write_json, write_whole
+from ltray.lottery.masks import Mask, dead_layers, kept_weights, load_mask
+from ltray.lottery.snapshot import Snapshot, load_snapshot, load_weights, save_snapshot
+from ltray.lottery.tickets import Pack, Ticket, ticket_columns
+from ltray.lottery.trajectory import EpochRow, Trajectory, read_trajectory
+from ltray.run import Run
+from ltray.training.fit import fit
+from ltray.training.network import Network
+from ltray.training.place import Place
+from ltray.training.recipe import Recipe
+from ltray.training.start import (
+    STATE_EVERY_SECONDS,
+    begin,
+    conditions,
+    measured,
+    now,
+    open_batches,
+    save_correct,
+    untrained,
+)
+
+Record = dict[str, Any]
+"""What ticket.json holds: `row`, `epochs`, `sha256`."""
+OnProgress = Callable[[Sequence[EpochRow], Sequence[Record]], None]
+
+
+def train_pack(run: Run, pack: Pack, place: Place, on_progress: OnProgress) -> None:
+    """Train the tickets of a pack that are not done, each from its own last saved state.
+
+    Args:
+        on_progress: called after each evaluation with the new epoch rows and the records of the
+            tickets that have ended; at the start with those that had ended before.
+    """
+    replicate = run.folder.replicate(pack.tickets[0].replicate)
+    ended = [replicate.ticket(ticket.name).done for ticket in pack.tickets]
+    before = [read_json(path) for path in ended if path.is_file()]
+    if before:
+        on_progress([], before)
+    left = [ticket for ticket, path in zip(pack.tickets, ended, strict=True) if not path.is_file()]
+    if left:
+        _Retraining(run, pack.name, left, place, on_progress).train()
+
+
+class _Retraining:
+    def __init__(
+        self,
+        run: Run,
+        pack: str,
+        tickets: Sequence[Ticket],
+        place: Place,
+        on_progress: OnProgress,
+    ) -> None:
+        self.run = run
+        self.pack = pack
+        self.place = place
+        self.on_progress = on_progress
+        self.folder = run.folder.replicate(tickets[0].replicate)
+        trajectory = read_trajectory(self.folder)
+        assert trajectory is not None, "a pack is ready only when its trajectory is whole"
+        self.trajectory: Trajectory = trajectory
+        self.batches = open_batches(run, place, tickets[0].data_seed)
+        self.recipe = Recipe(run.experiment.train, self.batches.steps_per_epoch)
+        self.tickets = {ticket.name: ticket for ticket in tickets}
+        self.masks = {name: self._mask(ticket) for name, ticket in self.tickets.items()}
+        self.state_saved = time.monotonic()
+
+    def train(self) -> None:
+        self.started_at = now()
+        self.attempts = {name: begin(self.folder.ticket(name).attempts) for name in self.tickets}
+        networks = [self._network(ticket) for ticket in self.tickets.values()]
+        fit(networks, self.batches, self.recipe, self._on_epoch)
+
+    def _mask(self, ticket: Ticket) -> Mask:
+        return load_mask(self.folder.mask(ticket.mask))
+
+    def _network(self, ticket: Ticket) -> Network:
+        model = untrained(self.run, self.batches, ticket.seed, self.place.device)
+        return Network(
+            ticket.name,
+            model,
+            self._start(ticket),
+            self.masks[ticket.name],
+            self.recipe,
+            ticket.data_seed,
+        )
+
+    def _start(self, ticket: Ticket) -> Snapshot:
+        """Where the ticket goes on, or the reset point's weights with nothing of its optimizer."""
+        state = self.folder.ticket(ticket.name).state
+        if state.is_file():
+            return load_snapshot(state)
+        reset_step = self._reset_step(ticket)
+        weights = load_weights(self.folder.step(reset_step))
+        first_step = reset_step if ticket.reset_schedule == "continue" else 0
+        return Snapshot(step=first_step, model=weights)
+
+    def _reset_step(self, ticket: Ticket) -> int:
+        return step_of(ticket.reset_epoch, self.recipe.steps_per_epoch)
+
+    def _on_epoch(self, networks: Sequence[Network]) -> None:
+        whole = [network for network in networks if not network.diverged]
+        rows = [self._with_replicate(network.epochs[-1]) for network in whole]
+        ended = [
+            network
+            for network in networks
+            if network.diverged or network.step == self.recipe.total_steps
+        ]
+        self.on_progress(rows, [self._finish(network) for network in ended])
+        if time.monotonic() - self.state_saved > STATE_EVERY_SECONDS:
+            for network in whole:
+                if network not in ended:
+                    save_snapshot(self.folder.ticket(network.name).state, network.snapshot())
+            self.state_saved = time.monotonic()
+
+    def _finish(self, network: Network) -> Record:
+        """Write a ticket's files, ticket.json last."""
+        folder = self.folder.ticket(network.name)
+        files = []
+        if not network.diverged:
+            tensors = {
+                name: part.cpu().contiguous() for name, part in network.model.state_dict().items()
+            }
+            write_whole(folder.weights, save(tensors))
+            save_correct(folder.correct, network.correct)
+            files = [folder.weights, folder.correct]
+        record = {
+            "row": self._row(network),
+            "epochs": [self._with_replicate(row) for row in network.epochs],
+            "sha256": {path.name: sha256_of(path) for path in files},
+        }
+        write_json(folder.done, record)
+        folder.state.unlink(missing_ok=True)
+        return record
+
+    def _with_replicate(self, row: EpochRow) -> EpochRow:
+        return {**row, "replicate": next(iter(self.tickets.values())).replicate}
+
+    def _row(self, network: Network) -> dict[str, Any]:
+        ticket = self.tickets[network.name]
+        return {
+            **ticket_columns(ticket, self.trajectory),
+            **mask_columns(self.masks[network.name], self.trajectory),
+            "status": "diverged" if network.diverged else "done",
+            "error": "the loss is not finite" if network.diverged else None,
+            **measured(network, self.recipe),
+            "pack": self.pack,
+            **conditions(self.place, self.started_at, self.attempts[network.name]),
+        }
+
+
+def mask_columns(mask: Mask, trajectory: Trajectory) -> dict[str, Any]:
+    """What a mask keeps, of the prunable weights and of all parameters."""
+    prunable = sum(part.numel() for part in mask.values())
+    kept = kept_weights(mask)
+    return {
+        "kept_weights": kept,
+        "prunable_weights": prunable,
+        "density_kept": kept / prunable,
+        "density_all": (trajectory.parameters - prunable + kept) / trajectory.parameters,
+        "dead_layers": dead_layers(mask),
+    }

@@ -1,0 +1,97 @@
+from typing import Any
+
+import pytest
+
+from ltray.experiment import Experiment, SourceFacts, resolve
+from ltray.lottery.tickets import grid, key, mask_name, ready
+
+FACTS = SourceFacts(fingerprint="00", image_size=8, channels=1)
+
+
+def experiment(**changes: Any) -> Experiment:
+    document: dict[str, Any] = {
+        "name": "x",
+        "data": {"source": "digits"},
+        "model": {"arch": "lenet_300_100"},
+        "train": {"epochs": 5, "batch_size": 10, "lr": 0.1},
+        "prune": {"sparsities": [0.5, 0.9]},
+        "reset": {"epochs": [0, 1, 2.5]},
+    }
+    for place, value in changes.items():
+        section, _, inner = place.partition("__")
+        if inner:
+            document.setdefault(section, {})[inner] = value
+        else:
+            document[section] = value
+    return resolve(Experiment.model_validate(document), FACTS)
+
+
+def names(of: Experiment) -> set[str]:
+    return {ticket.name for ticket in grid(of)}
+
+
+def test_the_grid_has_every_mask_at_every_reset_point_in_every_replicate() -> None:
+    tickets = grid(experiment(replicates=3))
+    assert len(tickets) == 2 * 3 * 3
+    assert len({key(ticket) for ticket in tickets}) == 18
+    assert {(ticket.seed, ticket.data_seed) for ticket in tickets} == {(0, 0), (1, 1), (2, 2)}
+
+
+def test_growing_a_grid_keeps_every_name() -> None:
+    grown = experiment(
+        prune__sparsities=[0.99, 0.9, 0.5, 0.1],
+        reset__epochs=[4, 2.5, 1, 0],
+        replicates=2,
+        report={"margin": 0.1},
+        sweep={"tickets_per_trial": 2},
+    )
+    assert names(experiment()) < names(grown)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"prune__scope": "layerwise"},
+        {"prune__min_layer_density": 0.01},
+        {"prune__keep_dense": ["fc3.weight"]},
+        {"reset__schedule": "restart"},
+    ],
+)
+def test_what_changes_a_ticket_changes_its_name(change: dict[str, Any]) -> None:
+    assert not names(experiment()) & names(experiment(**change))
+
+
+def test_levels_are_named_by_their_shortest_decimal() -> None:
+    name = mask_name(experiment(prune__sparsities=[0.60]).prune, 0.60)
+    assert name.startswith("magnitude-0.6-")
+    assert name == mask_name(experiment(prune__sparsities=[0.6, 0.7]).prune, 0.6)
+    assert any("-reset-2.5-" in name for name in names(experiment()))
+
+
+def test_a_pack_is_one_mask_with_its_reset_points_unless_told_otherwise() -> None:
+    assert [len(pack.tickets) for pack in ready(experiment(), set())] == [3, 3]
+    assert all(len({t.mask for t in pack.tickets}) == 1 for pack in ready(experiment(), set()))
+    packs = ready(experiment(sweep={"tickets_per_trial": 4}), set())
+    assert [len(pack.tickets) for pack in packs] == [4, 2]
+
+
+def test_packs_never_mix_replicates_whose_data_orders_differ() -> None:
+    packs = ready(experiment(replicates=2, sweep={"tickets_per_trial": 4}), set())
+    assert all(len({ticket.replicate for ticket in pack.tickets}) == 1 for pack in packs)
+
+
+def test_done_tickets_are_left_out_and_the_rest_keep_their_packs() -> None:
+    of = experiment()
+    first = ready(of, set())[0].tickets[0]
+    packs = ready(of, {key(first)})
+    assert sum(len(pack.tickets) for pack in packs) == 5
+    assert packs[1] == ready(of, set())[1]
+    assert ready(of, {key(ticket) for ticket in grid(of)}) == []
+
+
+def test_tickets_of_a_pack_that_died_are_run_alone() -> None:
+    of = experiment()
+    died = ready(of, set())[0]
+    packs = ready(of, set(), alone={key(ticket) for ticket in died.tickets})
+    assert sorted(len(pack.tickets) for pack in packs) == [1, 1, 1, 3]
+    assert len({pack.name for pack in packs}) == 4
