@@ -1,0 +1,225 @@
+"""Figures as inline SVG, coloured by the CSS of the page that they stand in.
+
+Colours are drawn as placeholders and then replaced by CSS variables, so that one figure is
+legible on light and dark paper. Text stays text, and nothing outside the figure is referred to.
+"""
+
+import re
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from html import escape
+from io import StringIO
+from statistics import fmean
+from typing import TYPE_CHECKING, Any, Literal
+
+from ltray.analysis.columns import Row
+from ltray.analysis.grid import Cell
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "p")
+GLYPHS = ("●", "■", "▲", "◆", "▼", "✚", "✖", "⬟")
+SPLIT_NAMES = {"val": "validation", "test": "test"}
+
+_INK = "#010101"
+_RULE = "#020202"
+_PAPER = "#030303"
+_LINES = tuple(f"#0401{number:02x}" for number in range(len(MARKERS)))
+_CSS = {
+    _INK: "currentColor",
+    _RULE: "var(--rule, #8888)",
+    _PAPER: "var(--paper, #fff)",
+    **{line: f"var(--line-{number}, #888)" for number, line in enumerate(_LINES)},
+}
+_SIZE_INCHES = (5.6, 3.7)
+_STYLE: dict[Any, Any] = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "ltray",
+    "font.size": 10,
+    "text.color": _INK,
+    "axes.labelcolor": _INK,
+    "axes.edgecolor": _RULE,
+    "axes.facecolor": "none",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": _RULE,
+    "grid.linewidth": 0.5,
+    "xtick.color": _RULE,
+    "ytick.color": _RULE,
+    "xtick.labelcolor": _INK,
+    "ytick.labelcolor": _INK,
+}
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One network's validation accuracy over its training; `style` picks colour and marker.
+
+    A style of None is the dense run's: drawn in ink, dashed.
+    """
+
+    label: str
+    style: int | None
+    epochs: Sequence[Row]
+
+
+def accuracy_against_density(
+    cells: Sequence[Cell], dense_top1: float, split: Literal["val", "test"], margin: float | None
+) -> str:
+    """Top-1 over the share of weights kept, one line per reset point, the dense run as a line.
+
+    The band of a line reaches from the lowest to the highest replicate.
+
+    Args:
+        cells: of the current grid; those with a diverged or no finished ticket are left out.
+        dense_top1: mean over replicates, a fraction.
+        split: whose accuracy.
+        margin: where given, a second line lies this much below the dense run's.
+    """
+    points = sorted({cell.reset_epoch for cell in cells})
+    name = SPLIT_NAMES[split]
+    with _styled():
+        figure, axes = _axes()
+        for number, point in enumerate(points):
+            line = [cell for cell in cells if cell.reset_epoch == point and cell.comparable]
+            _draw_line(axes, line, f"{split}_top1", number)
+        _density_axis(axes, [cell.mean("density_kept") for cell in cells if cell.comparable])
+        _dense_level(axes, dense_top1)
+        if margin is not None:
+            _margin_level(axes, dense_top1 - margin)
+        axes.set_ylabel(f"{name} top-1")
+        alt = (
+            f"{name.capitalize()} top-1 accuracy against the share of weights kept, for "
+            f"{len(points)} reset points; the dense run has {_percent(dense_top1)}."
+        )
+        return _svg(figure, f"accuracy-{split}", alt)
+
+
+def learning_curves(curves: Sequence[Curve]) -> str:
+    """Validation top-1 over the epochs of the dense run and of a few tickets."""
+    from matplotlib.ticker import MaxNLocator
+
+    with _styled():
+        figure, axes = _axes()
+        for curve in curves:
+            measured = [row for row in curve.epochs if row["val_top1"] is not None]
+            epochs = [row["epoch"] for row in measured]
+            top1 = [row["val_top1"] for row in measured]
+            if curve.style is None:
+                axes.plot(epochs, top1, color=_INK, linewidth=1.5, linestyle="--")
+            else:
+                axes.plot(epochs, top1, **_look(curve.style), markevery=[-1] if top1 else None)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.set_xlabel("epoch")
+        _percent_axis(axes)
+        axes.set_ylabel("validation top-1")
+        names = ", ".join(curve.label for curve in curves)
+        return _svg(figure, "learning", f"Validation top-1 over epochs: {names}.")
+
+
+def _styled() -> AbstractContextManager[None]:
+    import matplotlib as mpl
+
+    return mpl.rc_context(_STYLE)
+
+
+def _axes() -> "tuple[Figure, Axes]":
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=_SIZE_INCHES, layout="constrained")
+    return figure, figure.add_subplot()
+
+
+def _look(number: int) -> dict[str, Any]:
+    return {
+        "color": _LINES[number % len(_LINES)],
+        "marker": MARKERS[number % len(MARKERS)],
+        "markersize": 5,
+        "markeredgecolor": _PAPER,
+        "markeredgewidth": 0.6,
+        "linewidth": 1.5,
+    }
+
+
+def _draw_line(axes: "Axes", cells: Sequence[Cell], column: str, number: int) -> None:
+    kept = [cell.mean("density_kept") for cell in cells]
+    axes.plot(kept, [cell.mean(column) for cell in cells], **_look(number))
+    if any(len(cell.done) > 1 for cell in cells):
+        lows = [min(row[column] for row in cell.done) for cell in cells]
+        highs = [max(row[column] for row in cell.done) for cell in cells]
+        axes.fill_between(kept, lows, highs, color=_LINES[number % len(_LINES)], alpha=0.15, lw=0)
+
+
+def _dense_level(axes: "Axes", top1: float) -> None:
+    """The dense run as a line, labelled above its sparse end, where the curves have left it."""
+    axes.axhline(top1, color=_INK, linewidth=1, linestyle="--", zorder=1)
+    _label(axes, f"dense {_percent(top1)}", (1, top1), "right", "bottom")
+
+
+def _margin_level(axes: "Axes", top1: float) -> None:
+    """Where matching ends, labelled below its dense end, which the curves have not reached."""
+    axes.axhline(top1, color=_INK, linewidth=1, linestyle=":", zorder=1)
+    _label(axes, "dense minus margin", (0, top1), "left", "top")
+
+
+def _label(
+    axes: "Axes",
+    text: str,
+    at: tuple[float, float],
+    side: Literal["left", "right"],
+    edge: Literal["top", "bottom"],
+) -> None:
+    axes.annotate(
+        text,
+        at,
+        xycoords=("axes fraction", "data"),
+        xytext=(4 if side == "left" else 0, 3 if edge == "bottom" else -3),
+        textcoords="offset points",
+        ha=side,
+        va=edge,
+    )
+
+
+def _density_axis(axes: "Axes", densities: Sequence[float]) -> None:
+    from matplotlib.ticker import NullLocator
+
+    axes.set_xscale("log")
+    if densities:
+        axes.set_xlim(max(densities) * 1.15, min(densities) / 1.15)
+        decades = [scale * 10.0**power for power in range(-6, 1) for scale in (1, 2, 5)]
+        ticks = [tick for tick in decades if min(densities) <= tick * 1.001 <= max(densities)]
+        ticks = ticks or [fmean(densities)]
+        axes.set_xticks(ticks, [f"{100 * tick:.3g} %" for tick in ticks])
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.set_xlabel("weights kept (log scale), sparser to the right")
+    _percent_axis(axes)
+
+
+def _percent_axis(axes: "Axes") -> None:
+    axes.yaxis.set_major_formatter(lambda share, _: f"{100 * share:.4g} %")
+    axes.tick_params(length=0)
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
+
+
+def _svg(figure: "Figure", prefix: str, alt: str) -> str:
+    """The figure's <svg> element with unique ids, CSS colours and `alt` as its title."""
+    buffer = StringIO()
+    nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+    figure.savefig(buffer, format="svg", transparent=True, metadata=nothing)
+    text = buffer.getvalue()
+    text = text[text.index("<svg") :].strip()
+    text = re.sub(r'\b(id="|href="#|url\(#)', rf"\g<1>{prefix}-", text)
+    for placeholder, css in _CSS.items():
+        text = text.replace(placeholder, css)
+    text = re.sub(r"<defs>\s*<style.*?</defs>", "", text, count=1, flags=re.DOTALL)
+    text = re.sub(r"(font: [\d.]+px )[^;\"]+", r"\1sans-serif", text)
+    head = f'<svg role="img" aria-labelledby="{prefix}-title"'
+    text = text.replace("<svg", head, 1)
+    return text.replace(">", f'><title id="{prefix}-title">{escape(alt)}</title>', 1)

@@ -1,0 +1,62 @@
+"""Numbers as a reader wants them: 97.4 %, -0.6 points, 2 h 05 min."""
+
+from ltray.experiment import as_written, decimal
+
+_MINUS, _THIN = "\N{MINUS SIGN}", "\N{NARROW NO-BREAK SPACE}"
+
+
+def percent(share: float, places: int = 1) -> str:
+    """0.974 -> 97.4 %."""
+    return f"{100 * share:.{places}f}{_THIN}%"
+
+
+def level(sparsity: float) -> str:
+    """A sparsity in percent, with the decimals that were written: 0.935 -> 93.5 %."""
+    return f"{format((decimal(sparsity) * 100).normalize() + 0, 'f')}{_THIN}%"
+
+
+def kept(density: float) -> str:
+    """A density in percent, to three digits: 0.01004 -> 1 %."""
+    return f"{100 * density:.3g}{_THIN}%"
+
+
+def epoch(reset_epoch: float) -> str:
+    """A reset point as it was written: 2.0 -> 2."""
+    return as_written(reset_epoch)
+
+
+def points(difference: float, places: int = 1) -> str:
+    """A difference of two accuracies in percentage points: -0.006 -> -0.6, with a true minus."""
+    text = f"{100 * difference:+.{places}f}"
+    if not text.strip("+-0."):
+        text = text.lstrip("+-")
+    return text.replace("-", _MINUS)
+
+
+def margin_points(margin: float) -> str:
+    """A margin with the decimals that were written: 0.02 -> 2 points, 0.0025 -> 0.25 points."""
+    number = format((decimal(margin) * 100).normalize() + 0, "f")
+    return f"{number} point{'' if number == '1' else 's'}"
+
+
+def duration(seconds: float) -> str:
+    """The two largest units that matter: 0.4 s, 12 s, 4 min 05 s, 2 h 13 min."""
+    if seconds < 59.95:
+        return f"{seconds:.1f}{_THIN}s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes}{_THIN}min {rest:02d}{_THIN}s"
+    hours, minutes = divmod(round(seconds / 60), 60)
+    return f"{hours}{_THIN}h {minutes:02d}{_THIN}min"
+
+
+def quantity(number: int, noun: str) -> str:
+    """1 ticket, 2 tickets, 50,200 weights."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def listed(words: list[str]) -> str:
+    """a, b and c."""
+    if len(words) < 2:
+        return "".join(words)
+    return f"{', '.join(words[:-1])} and {words[-1]}"

@@ -1,0 +1,309 @@
+import re
+from datetime import timedelta
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+from test_results import (
+    LEVELS,
+    NOON,
+    VAL_IMAGES,
+    experiment_of,
+    failed_row,
+    ticket_row,
+    write_dense,
+    write_experiment,
+    write_run,
+)
+
+from ltray.analysis import accounts, wording
+from ltray.analysis.columns import Row
+from ltray.analysis.grid import cells
+from ltray.analysis.heat_map import heat_map, legend, tone
+from ltray.analysis.page import write_report
+from ltray.analysis.results import collect
+from ltray.experiment import Experiment
+from ltray.files import write_json
+from ltray.layout import RunFolder
+from ltray.lottery.tickets import Ticket
+
+SMALL = experiment_of(sparsities=(0.5, 0.9), reset_epochs=(0, 2))
+EVIL = '<script>alert("x")</script>'
+VOID = {"meta", "link", "br"}
+
+
+def launch(**changes: Any) -> dict[str, Any]:
+    stages = {"start Ray": 10.0, "prepare": 8.0, "retrainings": 40.0, "report": 2.0}
+    versions = {"ltray": "0.1.0", "torch": "2.13.0", "ray": "2.60.0", "python": "3.11.9"}
+    machine = {"nodes": 1, "cpus": 2, "gpus": 0, "gpu_names": [], "cpu_name": "Fast CPU"}
+    found: dict[str, Any] = {
+        "started_at": NOON.isoformat(),
+        "finished_at": (NOON + timedelta(seconds=61)).isoformat(),
+        "stages": stages,
+        "machine": machine,
+        "versions": versions,
+    }
+    return {**found, **changes}
+
+
+def plain(text: str) -> str:
+    return " ".join(text.replace("\N{MINUS SIGN}", "-").split())
+
+
+class Page(HTMLParser):
+    """Refuses tags that are not closed in order, and ids or references that do not hold."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[str] = []
+        self.ids: list[str] = []
+        self.references: list[str] = []
+        self.words: list[str] = []
+        self.feed(html)
+        self.close()
+        assert self.open == []
+        assert len(self.ids) == len(set(self.ids))
+        assert set(self.references) <= set(self.ids)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        if tag not in VOID:
+            self.open.append(tag)
+        for name, value in attrs:
+            assert not name.startswith("on"), (tag, name)
+            if name == "id":
+                self.ids.append(value or "")
+            if name in {"href", "xlink:href", "src"} and value != "data:,":
+                assert value is not None
+                assert value.startswith("#"), value
+                self.references.append(value[1:])
+            if name in {"clip-path", "aria-labelledby"}:
+                self.references.append(re.sub(r"url\(#(.*)\)", r"\1", value or ""))
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_starttag(tag, attrs)
+        if tag not in VOID:
+            self.open.pop()
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open, tag
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if "style" not in self.open:
+            self.words.append(data)
+
+    @property
+    def text(self) -> str:
+        """What a reader sees, with plain spaces and minus signs."""
+        return plain("".join(self.words))
+
+
+def page_of(run: RunFolder, experiment: Experiment) -> Page:
+    html = write_report(run, experiment).read_text()
+    addresses = re.sub(r'xmlns(:\w+)?="http://www\.w3\.org/[^"]*"', "", html)
+    for outward in ("http://", "https://", "@import", "url(http", "<script", "NaN"):
+        assert outward not in addresses, outward
+    return Page(html)
+
+
+def test_finished_grid_is_answered_first(tmp_path: Path) -> None:
+    run = write_run(tmp_path, experiment_of())
+    write_json(run.launches, {"launches": [launch()]})
+    page = page_of(run, experiment_of())
+    assert page.tags.count("svg") == 3
+    assert "30 of 30" in page.text
+    assert page.text.index("sparsity: put back to epoch") < page.text.index("The grid")
+    assert "matching, no control" in page.text
+    assert "One seed is not evidence." in page.text
+    assert f"python -m ltray.sweep {tmp_path}" in page.text
+
+
+def test_answer_by_hand(tmp_path: Path) -> None:
+    # Dense has 190 of 194 right; the margin of 0.02 allows 3.88 images, so 186.12 or more. Of two
+    # equally sparse tickets the answer is that of the earlier reset point.
+    experiment = experiment_of(sparsities=(0.5, 0.9), reset_epochs=(0, 2, 4))
+    right = {(0.5, 0.0): 188, (0.5, 2.0): 188, (0.5, 4.0): 186}
+    right |= {(0.9, 0.0): 187, (0.9, 2.0): 188, (0.9, 4.0): 180}
+
+    def row_of(ticket: Ticket) -> Row:
+        top1 = right[ticket.sparsity, ticket.reset_epoch] / VAL_IMAGES
+        return ticket_row(ticket, val_top1=top1, test_top1=0.97)
+
+    text = page_of(write_run(tmp_path, experiment, row_of), experiment).text
+    answer = (
+        "Down to 90 % sparsity: put back to epoch 0 with 10 % of its prunable weights, it trains "
+        "to 96.4 % on validation, 1.5 points below the dense run."
+    )
+    assert answer in text
+    assert "90 %10 % of weights kept" in text
+    assert "4 no matching ticket" in text
+
+
+def test_no_matching_ticket_is_said(tmp_path: Path) -> None:
+    run = write_run(tmp_path, SMALL, lambda ticket: ticket_row(ticket, val_top1=0.5))
+    text = page_of(run, SMALL).text
+    assert (
+        "No ticket of this grid trains to within 2 points of the dense run: no matching ticket."
+        in text
+    )
+
+
+def test_half_finished_grid_shows_what_is_missing(tmp_path: Path) -> None:
+    def row_of(ticket: Ticket) -> Row | None:
+        place = (ticket.sparsity, ticket.reset_epoch)
+        if place == (0.5, 2):
+            return failed_row(ticket, error="no space left")
+        if place == (0.9, 0):
+            return failed_row(ticket, status="diverged", error="the loss is not finite")
+        return None if place == (0.9, 2) else ticket_row(ticket)
+
+    run = write_run(tmp_path, SMALL, row_of)
+    write_json(run.launches, {"launches": [launch(finished_at=None, stages={})]})
+    text = page_of(run, SMALL).text
+    assert "So far, down to 50 % sparsity" in text
+    assert "1 of 4" in text
+    assert "1 diverged, 1 failed, 1 to go" in text
+    assert "Not retrained yet: 1 ticket of 4." in text
+    assert "no space left" in text
+    assert "The last launch has not ended, or was cut off." in text
+    html = run.report.read_text()
+    assert [html.count(f'<td class="{look}"') for look in ("failed", "diverged", "missing")] == [
+        1,
+        1,
+        1,
+    ]
+
+
+def test_dense_run_alone_and_nothing_at_all(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path)
+    write_experiment(run, SMALL)
+    assert "Nothing has been trained yet." in page_of(run, SMALL).text
+    write_dense(run, 0)
+    page = page_of(run, SMALL)
+    assert "No retraining has finished yet." in page.text
+    assert page.tags.count("svg") == 1
+
+
+def test_replicates_give_means_and_intervals(tmp_path: Path) -> None:
+    experiment = experiment_of(sparsities=(0.9,), reset_epochs=(0,), replicates=3)
+
+    def row_of(ticket: Ticket) -> Row:
+        return ticket_row(ticket, val_top1=0.96 + 0.01 * ticket.replicate, dense_val_top1=0.98)
+
+    # Differences -0.02, -0.01, 0: mean -0.01, half width 4.302653 * 0.01 / sqrt(3) = 0.0248.
+    text = page_of(write_run(tmp_path, experiment, row_of), experiment).text
+    assert "97.0 %-1.0 points95 %: -3.5 to +1.5" in text
+    assert "3 of 3 replicates" in text
+    assert "One seed is not evidence." not in text
+
+
+def test_tickets_of_other_grids_are_only_counted(tmp_path: Path) -> None:
+    run = write_run(tmp_path, experiment_of())
+    text = page_of(run, SMALL).text
+    assert "2 of 4" in text  # 0.9 at reset points 0 and 2 lies in both grids
+    assert f"Left out here: {len(LEVELS) * 5 - 2} tickets of this run" in text
+
+
+def test_everything_foreign_is_escaped(tmp_path: Path) -> None:
+    experiment = experiment_of(sparsities=(0.5, 0.9), reset_epochs=(0, 2), arch=EVIL)
+
+    def row_of(ticket: Ticket) -> Row:
+        if ticket.sparsity == 0.5:
+            return failed_row(ticket, error=EVIL)
+        return ticket_row(ticket, device=EVIL, dead_layers=[EVIL])
+
+    run = write_run(tmp_path, experiment, row_of)
+    machine = {"nodes": 1, "cpus": 2, "gpus": 1, "gpu_names": [EVIL], "cpu_name": EVIL}
+    launched = launch(stages={EVIL: 1.0}, versions={EVIL: EVIL}, machine=machine)
+    write_json(run.launches, {"launches": [launched]})
+    page = page_of(run, experiment)
+    assert "script" not in page.tags
+    assert page.text.count(EVIL) >= 9
+
+
+def test_page_is_the_same_bytes_each_time(tmp_path: Path) -> None:
+    run = write_run(tmp_path, SMALL)
+    once = write_report(run, SMALL).read_bytes()
+    assert write_report(run, SMALL).read_bytes() == once
+
+
+@pytest.mark.parametrize(
+    ("difference", "look"),
+    [
+        (0.02, "tone-0"),
+        (0.0, "tone-1"),
+        (0.95 - 0.97, "tone-2"),  # in floats a little below -0.02
+        (-0.021, "tone-3"),
+        (-0.08, "tone-4"),
+        (-0.1, "tone-5"),
+        (-0.9, "tone-6"),
+    ],
+)
+def test_colours_change_where_the_legend_says(difference: float, look: str) -> None:
+    assert tone(difference, margin=0.02) == look
+    assert [name for name, _ in legend(0.02)] == [f"tone-{number}" for number in range(7)]
+    assert plain(dict(legend(0.02))["tone-2"]) == "-2.0 to 0.0"
+
+
+def test_heat_map_marks_matching_and_sparsest(tmp_path: Path) -> None:
+    def row_of(ticket: Ticket) -> Row:
+        lost = ticket.sparsity == 0.9 and ticket.reset_epoch == 2
+        return ticket_row(ticket, val_top1=(150 if lost else 190) / VAL_IMAGES)
+
+    run = write_run(tmp_path, SMALL, row_of)
+    found = heat_map(cells(collect(run), SMALL), 0.02, [(0.9, 0.0), (0.5, 2.0)])
+    assert [sparsity for sparsity, _ in found] == [
+        "50\N{NARROW NO-BREAK SPACE}%",
+        "90\N{NARROW NO-BREAK SPACE}%",
+    ]
+    marks = [[(square.matching, square.sparsest) for square in row] for _, row in found]
+    assert marks == [[(True, False), (True, True)], [(True, True), (False, False)]]
+
+
+def test_stages_are_summed_over_launches() -> None:
+    first, last = launch(stages={"prepare": 8.0, "masks": 1.0}), launch(stages={"masks": 2.0})
+    found = accounts.stages([first, last])
+    assert [(stage.name, stage.last, stage.total) for stage in found] == [
+        ("prepare", 0.0, 8.0),
+        ("masks", 2.0, 3.0),
+    ]
+    assert accounts.wall_seconds(last) == 61.0
+    assert accounts.stages([]) == []
+
+
+def test_machine_in_words() -> None:
+    one = {"nodes": 1, "cpus": 2, "gpus": 0, "gpu_names": [], "cpu_name": "Fast CPU"}
+    two = {"nodes": 2, "cpus": 64, "gpus": 8, "gpu_names": ["H100"] * 8, "cpu_name": ""}
+    assert accounts.machine(launch(machine=one)) == "1 node, 2 CPUs (Fast CPU), no GPU"
+    assert accounts.machine(launch(machine=two)) == "2 nodes, 64 CPUs, 8 GPUs (H100)"
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        (wording.percent(0.97436), "97.4 %"),
+        (wording.level(0.935), "93.5 %"),
+        (wording.level(0.6), "60 %"),
+        (wording.level(0.0), "0 %"),
+        (wording.kept(0.01004), "1 %"),
+        (wording.points(-0.006), "-0.6"),
+        (wording.points(0.006), "+0.6"),
+        (wording.points(-0.0001), "0.0"),
+        (wording.margin_points(0.02), "2 points"),
+        (wording.margin_points(0.01), "1 point"),
+        (wording.margin_points(0.0025), "0.25 points"),
+        (wording.duration(0.41), "0.4 s"),
+        (wording.duration(59.99), "1 min 00 s"),
+        (wording.duration(245), "4 min 05 s"),
+        (wording.duration(3599.9), "1 h 00 min"),
+        (wording.duration(7985), "2 h 13 min"),
+        (wording.quantity(1, "ticket"), "1 ticket"),
+        (wording.quantity(50200, "weight"), "50,200 weights"),
+        (wording.listed(["a", "b", "c"]), "a, b and c"),
+    ],
+)
+def test_numbers_in_words(said: str, expected: str) -> None:
+    assert plain(said) == expected

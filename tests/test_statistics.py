@@ -1,0 +1,146 @@
+from itertools import pairwise
+from math import isclose, sqrt
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from test_results import experiment_of, failed_row, ticket_row
+
+from ltray.analysis.columns import Row
+from ltray.analysis.grid import Cell, cells, outside
+from ltray.analysis.results import Rows
+from ltray.analysis.statistics import (
+    decreasing_fit,
+    mean_interval,
+    sparsest_matching,
+    wilson_interval,
+)
+from ltray.lottery.tickets import Ticket, grid
+
+
+def line(differences: list[list[float]]) -> list[Cell]:
+    """Cells of one reset point at sparsities 0.01, 0.02, ...; inside, one value per replicate."""
+    experiment = experiment_of(
+        sparsities=[(number + 1) / 100 for number in range(len(differences))],
+        reset_epochs=(0,),
+        replicates=max(map(len, differences)),
+    )
+    rows = Rows()
+    for ticket in grid(experiment):
+        values = differences[round(ticket.sparsity * 100) - 1]
+        if ticket.replicate < len(values):
+            top1 = 0.9 + values[ticket.replicate]
+            rows.put(ticket_row(ticket, val_top1=top1, dense_val_top1=0.9), [])
+    return cells(rows, experiment)
+
+
+def test_student_interval_by_hand() -> None:
+    # n = 3: mean 2, standard deviation 1, t(0.975, 2) = 4.302653 from any table.
+    interval = mean_interval([1.0, 2.0, 3.0])
+    assert interval is not None
+    assert isclose(interval.low, 2 - 4.302653 / sqrt(3), abs_tol=1e-6)
+    assert isclose(interval.high, 2 + 4.302653 / sqrt(3), abs_tol=1e-6)
+
+
+def test_one_replicate_has_no_interval() -> None:
+    assert mean_interval([0.97]) is None
+
+
+def test_wilson_interval_by_hand() -> None:
+    # 8 of 10 and z = 1.959964: (0.490162, 0.943318), as in Brown, Cai & DasGupta's formula (4).
+    interval = wilson_interval(8, 10)
+    assert isclose(interval.low, 0.490162, abs_tol=1e-6)
+    assert isclose(interval.high, 0.943318, abs_tol=1e-6)
+
+
+@given(of=st.integers(1, 100_000), share=st.floats(0, 1))
+def test_wilson_interval_holds_the_accuracy_and_stays_in_range(of: int, share: float) -> None:
+    correct = round(share * of)
+    interval = wilson_interval(correct, of)
+    assert 0 <= interval.low <= correct / of + 1e-12
+    assert correct / of - 1e-12 <= interval.high <= 1
+
+
+def test_fit_pools_what_rises() -> None:
+    # 3, 1, 2: the rise from 1 to 2 is pooled to 1.5; with weight 3 on the 2, to 1.75.
+    assert decreasing_fit([3, 1, 2], [1, 1, 1]) == pytest.approx([3, 1.5, 1.5])
+    assert decreasing_fit([3, 1, 2], [1, 1, 3]) == pytest.approx([3, 1.75, 1.75])
+
+
+def test_one_lucky_cell_does_not_decide() -> None:
+    # The last level alone lies at -0.005; pooled with the two before it, at -0.035.
+    lucky = line([[0.0], [-0.01], [-0.05], [-0.05], [-0.005]])
+    chosen = sparsest_matching(lucky, margin=0.02)
+    assert chosen is not None
+    assert chosen.sparsity == 0.02
+    assert lucky[-1].matches(0.02)
+
+
+def test_mean_over_replicates_decides() -> None:
+    mixed = line([[0.0, 0.0], [-0.03, 0.02], [-0.03, 0.01]])
+    chosen = sparsest_matching(mixed, margin=0.005)
+    assert chosen is not None
+    assert chosen.sparsity == 0.02  # means 0, -0.005, -0.01
+
+
+def test_nothing_matches_or_nothing_is_done() -> None:
+    assert sparsest_matching(line([[-0.1], [-0.2]]), margin=0.05) is None
+    assert sparsest_matching([], margin=0.05) is None
+
+
+def test_a_diverged_replicate_takes_its_cell_out() -> None:
+    experiment = experiment_of(sparsities=(0.5, 0.9), reset_epochs=(0,), replicates=2)
+
+    def row_of(ticket: Ticket) -> Row:
+        if ticket.sparsity == 0.9 and ticket.replicate == 1:
+            return failed_row(ticket, status="diverged")
+        return ticket_row(ticket, val_top1=0.99, dense_val_top1=0.9)
+
+    rows = Rows()
+    for ticket in grid(experiment):
+        rows.put(row_of(ticket), [])
+    found = cells(rows, experiment)
+    assert [(len(cell.done), len(cell.diverged), cell.missing) for cell in found] == [
+        (2, 0, 0),
+        (1, 1, 0),
+    ]
+    assert not found[1].matches(0.5)
+    assert sparsest_matching(found, margin=0.5) == found[0]
+
+
+def test_cells_are_of_the_current_grid_only() -> None:
+    grown = experiment_of(sparsities=(0.5, 0.9), reset_epochs=(0, 2))
+    rows = Rows()
+    for ticket in grid(grown):
+        rows.put(ticket_row(ticket), [])
+    now = experiment_of(sparsities=(0.9, 0.95), reset_epochs=(2,))
+    found = cells(rows, now)
+    assert [(cell.sparsity, len(cell.done), cell.missing) for cell in found] == [
+        (0.9, 1, 0),
+        (0.95, 0, 1),
+    ]
+    assert outside(rows, now) == 3
+
+
+@given(
+    differences=st.lists(
+        st.lists(st.integers(-60, 20).map(lambda n: n / 1000), min_size=1, max_size=3),
+        min_size=1,
+        max_size=8,
+    ),
+    margin=st.sampled_from([0.0, 0.005, 0.02]),
+)
+def test_the_chosen_cell_also_matches_before_the_fit(
+    differences: list[list[float]], margin: float
+) -> None:
+    chosen = sparsest_matching(line(differences), margin)
+    if chosen is not None:
+        # By hand the mean may differ in its last bits, as does within_margin's tolerance.
+        assert sum(chosen.differences) / len(chosen.differences) >= -margin - 1e-9
+
+
+@given(values=st.lists(st.floats(-1, 1), min_size=1, max_size=20))
+def test_fit_never_rises_and_keeps_the_mean(values: list[float]) -> None:
+    fit = decreasing_fit(values, [1.0] * len(values))
+    assert all(left >= right for left, right in pairwise(fit))
+    assert isclose(sum(fit), sum(values), abs_tol=1e-9)
