@@ -1,0 +1,114 @@
+"""One .npz file with x_train, y_train, x_test and y_test, as MNIST and its kin are shared.
+
+N images, H W pixels, C channels.
+"""
+
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+from numpy.lib import format as npy
+from numpy.typing import NDArray
+
+from ltray.data.archives.source import (
+    Examples,
+    Geometry,
+    Image,
+    Index,
+    IndexBuilder,
+    check_labels,
+)
+from ltray.errors import LtrayError
+
+SPLITS = ("train", "test")
+EXPECTED = "expected x_train, y_train, x_test, y_test: uint8 images N x H x W [x 1 or 3], labels N"
+
+
+class _Header(NamedTuple):
+    shape: tuple[int, ...]
+    dtype: np.dtype[np.generic]
+
+
+@dataclass(frozen=True)
+class Npz:
+    """Images and labels as plain arrays; pickled objects are never read."""
+
+    path: Path
+    name: ClassVar[str] = "npz"
+
+    def files(self) -> list[Path]:
+        if not self.path.is_file():
+            raise LtrayError(
+                "data.path",
+                f"there is no file {self.path}; expected an .npz archive",
+                "make one with numpy.savez(x_train=..., y_train=..., x_test=..., y_test=...)",
+            )
+        return [self.path]
+
+    def geometry(self) -> Geometry:
+        train, test = (self._image_header(split) for split in SPLITS)
+        if train.shape[1:] != test.shape[1:]:
+            raise self._wrong(f"x_train has shape {train.shape} and x_test {test.shape}")
+        height, width = train.shape[1:3]
+        colours = train.shape[3:] == (3,)
+        return Geometry(height if height == width else None, 3 if colours else 1)
+
+    def index(self) -> Index:
+        self.geometry()
+        builder = IndexBuilder()
+        for number, split in enumerate(SPLITS):
+            for row, label in enumerate(self._labels(split).tolist()):
+                builder.take(split, f"x_{split}.npy/{row:07d}", label, (number, row))
+        return builder.index()
+
+    def class_names(self) -> list[str]:
+        largest = max(int(self._labels(split).max(initial=-1)) for split in SPLITS)
+        return [str(label) for label in range(largest + 1)]
+
+    def read(self, examples: Examples) -> Iterator[Image]:
+        arrays = {
+            number: self._array(f"x_{SPLITS[number]}")
+            for number in np.unique(examples.places[:, 0]).tolist()
+        }
+        for number, row in examples.places.tolist():
+            yield arrays[number][row]
+
+    def _labels(self, split: str) -> NDArray[np.int64]:
+        labels = self._array(f"y_{split}")
+        images = self._image_header(split).shape[0]
+        if labels.dtype.kind not in "iu" or labels.size != images:
+            found = f"y_{split} has shape {labels.shape} and type {labels.dtype}"
+            raise self._wrong(f"{found} for {images} images")
+        check_labels(labels, f"{self.path}: y_{split}")
+        return labels.reshape(-1).astype(np.int64)
+
+    def _image_header(self, split: str) -> _Header:
+        header = self._header(f"x_{split}")
+        images = header.dtype == np.uint8 and len(header.shape) in (3, 4)
+        if not images or header.shape[3:] not in ((), (1,), (3,)) or 0 in header.shape[1:]:
+            raise self._wrong(f"x_{split} has shape {header.shape} and type {header.dtype}")
+        return header
+
+    def _header(self, array: str) -> _Header:
+        """Shape and type of an array, without reading it."""
+        try:
+            with zipfile.ZipFile(self.files()[0]) as archive, archive.open(f"{array}.npy") as file:
+                version = npy.read_magic(file)
+                read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+                shape, _, dtype = read(file)
+        except (KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
+            raise self._wrong(f"{array} cannot be read: {error}") from error
+        return _Header(shape, dtype)
+
+    def _array(self, array: str) -> NDArray[Any]:
+        try:
+            with np.load(self.files()[0], allow_pickle=False) as archive:
+                return np.asarray(archive[array])
+        except (KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
+            raise self._wrong(f"{array} cannot be read: {error}") from error
+
+    def _wrong(self, found: str) -> LtrayError:
+        return LtrayError(str(self.path), f"{found}; {EXPECTED}", "write the file again like that")

@@ -1,0 +1,168 @@
+"""Parquet files with a column of encoded images and one of labels, as data hubs share them.
+
+A part of the shards samples rows from the whole source, so making one reads every row group that
+its rows lie in, one after the other: made for sources of some gigabytes, not for ImageNet.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from ltray.data.archives.source import (
+    SPLITS,
+    UNKNOWN,
+    Examples,
+    Geometry,
+    Image,
+    Index,
+    IndexBuilder,
+    check_labels,
+)
+from ltray.data.pixels import Unreadable, header_of
+from ltray.errors import LtrayError
+
+MEND = "write the file again with image, label and, where there are splits, split"
+
+
+@dataclass(frozen=True)
+class ParquetFiles:
+    """One file, or every *.parquet below a folder.
+
+    Columns: image (bytes, or a struct with bytes), label (a whole number; null = unknown),
+    optionally split (train, val or test) and filename. Other columns are ignored. Example n lies
+    at (number of the file, row group, row in it).
+    """
+
+    path: Path
+    name: ClassVar[str] = "parquet"
+
+    def files(self) -> list[Path]:
+        files = [self.path] if self.path.is_file() else sorted(self.path.rglob("*.parquet"))
+        if not files:
+            raise LtrayError(
+                "data.path",
+                f"there is no Parquet file at {self.path}",
+                "write a Parquet file, or a folder that holds some",
+            )
+        return files
+
+    def geometry(self) -> Geometry:
+        for path in self.files():
+            for batch in _opened(path).iter_batches(batch_size=16, columns=["image"]):
+                for image in _contents(batch["image"]):
+                    try:
+                        header = header_of(image or b"")
+                    except Unreadable:
+                        continue
+                    alike = header.width == header.height
+                    return Geometry(header.width if alike else None, header.channels)
+        raise LtrayError(str(self.path), "holds no image that can be read", MEND)
+
+    def index(self) -> Index:
+        builder = IndexBuilder()
+        for number, path in enumerate(self.files()):
+            self._index_file(number, path, builder)
+        return builder.index()
+
+    def class_names(self) -> list[str]:
+        largest = UNKNOWN
+        for path in self.files():
+            labels = _opened(path).read(columns=["label"])["label"]
+            check_labels(_filled(labels), f"{path}: label")
+            largest = max(largest, int(_filled(labels).max(initial=UNKNOWN)))
+        return [str(label) for label in range(largest + 1)]
+
+    def read(self, examples: Examples) -> Iterator[Image]:
+        wanted: defaultdict[tuple[int, int], list[int]] = defaultdict(list)
+        for position, (number, group, _) in enumerate(examples.places.tolist()):
+            wanted[number, group].append(position)
+        images: dict[int, bytes | None] = {}
+        paths = self.files()
+        for (number, group), positions in sorted(wanted.items()):
+            column = _opened(paths[number]).read_row_group(group, columns=["image"])["image"]
+            taken = _contents(column.take(examples.places[positions, 2]))
+            images.update(zip(positions, taken, strict=True))
+        for position in range(len(examples.keys)):
+            image = images.pop(position)
+            yield Unreadable("null instead of an image") if image is None else image
+
+    def _index_file(self, number: int, path: Path, builder: IndexBuilder) -> None:
+        file = _opened(path)
+        wanted = [
+            name for name in ("label", "split", "filename") if name in file.schema_arrow.names
+        ]
+        table = file.read(columns=wanted)
+        labels = _filled(table["label"])
+        check_labels(labels, f"{path}: label")
+        rows = [None] * table.num_rows
+        splits = table["split"].to_pylist() if "split" in wanted else ["train"] * table.num_rows
+        names = table["filename"].to_pylist() if "filename" in wanted else rows
+        _check_splits(path, splits)
+        places = _places(file.metadata)
+        shown = path.name if path == self.path else path.relative_to(self.path).as_posix()
+        for row, (group, row_in_group) in enumerate(places):
+            key = names[row] or f"{shown}/{row:07d}"
+            builder.take(splits[row], key, int(labels[row]), (number, group, row_in_group))
+
+
+def _opened(path: Path) -> pq.ParquetFile:
+    """The file, if it is Parquet with an image and a label in each row."""
+    try:
+        file = pq.ParquetFile(path)
+    except pa.ArrowInvalid as error:
+        raise LtrayError(
+            str(path), f"is no whole Parquet file: {error}", "fetch it again"
+        ) from None
+    schema = file.schema_arrow
+    missing = [name for name in ("image", "label") if name not in schema.names]
+    if missing:
+        found = f"has the columns {', '.join(schema.names)}, and no {' or '.join(missing)}"
+        raise LtrayError(str(path), found, MEND)
+    if not _holds_bytes(schema.field("image").type):
+        found = f"column image is {schema.field('image').type}; expected bytes of image files"
+        raise LtrayError(str(path), found, MEND)
+    if not pa.types.is_integer(schema.field("label").type):
+        found = f"column label is {schema.field('label').type}; expected whole numbers from 0"
+        raise LtrayError(str(path), found, MEND)
+    return file
+
+
+def _holds_bytes(kind: pa.DataType) -> bool:
+    if pa.types.is_struct(kind):
+        at = kind.get_field_index("bytes")
+        return at >= 0 and _holds_bytes(kind.field(at).type)
+    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
+
+
+def _contents(column: pa.Array | pa.ChunkedArray) -> list[bytes | None]:
+    """The image files in a column."""
+    if pa.types.is_struct(column.type):
+        column = pc.struct_field(column, "bytes")
+    images: list[bytes | None] = column.to_pylist()
+    return images
+
+
+def _filled(labels: pa.ChunkedArray) -> np.ndarray[Any, np.dtype[np.int64]]:
+    values = pc.fill_null(labels.cast(pa.int64(), safe=False), UNKNOWN)
+    return np.asarray(values.to_numpy(), dtype=np.int64)
+
+
+def _check_splits(path: Path, splits: list[str | None]) -> None:
+    unknown = set(splits) - set(SPLITS)
+    if unknown:
+        found = f"column split says {next(iter(unknown))!r}; expected train, val or test"
+        raise LtrayError(str(path), found, MEND)
+
+
+def _places(metadata: pq.FileMetaData) -> Iterator[tuple[int, int]]:
+    """(row group, row in it) of every row of a file."""
+    for group in range(metadata.num_row_groups):
+        for row in range(metadata.row_group(group).num_rows):
+            yield group, row

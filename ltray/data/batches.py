@@ -1,0 +1,169 @@
+"""An experiment's images as batches of normalised tensors on a device.
+
+B images, C channels, S x S pixels as the network sees them.
+"""
+
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ltray.data.augment import augmented, centre
+from ltray.data.images import Images, ResidentImages, open_images
+from ltray.data.manifest import Manifest
+from ltray.data.selection import Labelled, Selection, select
+from ltray.experiment import Data, steps_per_epoch
+from ltray.layout import DataFolder
+from ltray.randomness import hashes, permutation, seed_for
+
+WINDOW_PARTS = 32
+EVALUATION_BATCH = 512
+READ_AHEAD = 2
+
+Batch = tuple[torch.Tensor, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Split:
+    """Images and labels of train, validation or test.
+
+    Attributes:
+        labels: [N] int64 on the device.
+        parts: [N] the shard part that each image lies in.
+    """
+
+    images: Images
+    labels: torch.Tensor
+    parts: NDArray[np.int64]
+
+    @property
+    def size(self) -> int:
+        return len(self.parts)
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """An experiment's three splits on a device; the same for all seeds.
+
+    Attributes:
+        mean, std: [C] of the train shards' pixels, from 0 to 255.
+    """
+
+    data: Data
+    train: Split
+    validation: Split
+    test: Split
+    mean: torch.Tensor
+    std: torch.Tensor
+    classes: int
+
+
+def open_data_set(
+    folder: DataFolder, manifest: Manifest, data: Data, device: torch.device, threads: int
+) -> DataSet:
+    """Open an experiment's splits; decodes what is to be resident."""
+    selection: Selection = select(folder, manifest, data)
+
+    def split(labelled: Labelled) -> Split:
+        images = open_images(folder, manifest.pixels, labelled, device, threads)
+        return Split(images, torch.from_numpy(labelled.labels).to(device), labelled.parts)
+
+    return DataSet(
+        data=data,
+        train=split(selection.train),
+        validation=split(selection.validation),
+        test=split(selection.test),
+        mean=torch.tensor(manifest.pixel_mean, device=device),
+        std=torch.tensor(manifest.pixel_std, device=device),
+        classes=selection.classes,
+    )
+
+
+class Batches:
+    """Training batches in the order of one data_seed, and evaluation batches."""
+
+    def __init__(self, data_set: DataSet, batch_size: int, data_seed: int) -> None:
+        self._set = data_set
+        self._batch_size = batch_size
+        self._data_seed = data_seed
+        self.classes = data_set.classes
+        self.steps_per_epoch = steps_per_epoch(data_set.train.size, batch_size)
+
+    def epoch(self, epoch: int, first: int = 0, stop: int | None = None) -> Iterator[Batch]:
+        """The epoch's batches from number `first` to before `stop`.
+
+        Yields:
+            images [B, C, S, S] float32 in channels-last layout, labels [B] int64.
+        """
+        order = epoch_order(self._set.train.parts, self._data_seed, epoch)
+        steps = range(first, self.steps_per_epoch if stop is None else stop)
+        spans = [slice(step * self._batch_size, (step + 1) * self._batch_size) for step in steps]
+        if isinstance(self._set.train.images, ResidentImages):
+            yield from (self._training_batch(epoch, order, span) for span in spans)
+        else:
+            yield from self._read_ahead(epoch, order, spans)
+
+    def evaluation(self, split: str) -> Iterator[Batch]:
+        """All images of `validation` or `test` in fixed order; the last batch may be short."""
+        chosen = self._set.validation if split == "validation" else self._set.test
+        for first in range(0, chosen.size, EVALUATION_BATCH):
+            positions = np.arange(first, min(first + EVALUATION_BATCH, chosen.size))
+            images = centre(chosen.images.take(positions), self._crop_size)
+            yield self._normalised(images), chosen.labels[first : first + EVALUATION_BATCH]
+
+    def _read_ahead(
+        self, epoch: int, order: NDArray[np.int64], spans: list[slice]
+    ) -> Iterator[Batch]:
+        """Batches made on a thread of their own, a few ahead of the one in use."""
+        ahead: deque[Future[Batch]] = deque()
+        with ThreadPoolExecutor(1) as reader:
+            for span in spans:
+                ahead.append(reader.submit(self._training_batch, epoch, order, span))
+                if len(ahead) > READ_AHEAD:
+                    yield ahead.popleft().result()
+            while ahead:
+                yield ahead.popleft().result()
+
+    def _training_batch(self, epoch: int, order: NDArray[np.int64], span: slice) -> Batch:
+        train, data = self._set.train, self._set.data
+        chosen = order[span]
+        positions = np.arange(span.start, span.start + len(chosen))
+        images = augmented(
+            train.images.take(chosen),
+            data.augment,
+            self._crop_size,
+            self._data_seed,
+            epoch,
+            positions,
+        )
+        index = torch.from_numpy(chosen).to(train.labels.device)
+        return self._normalised(images), train.labels.index_select(0, index)
+
+    def _normalised(self, images: torch.Tensor) -> torch.Tensor:
+        return ((images.float() - self._set.mean) / self._set.std).permute(0, 3, 1, 2)
+
+    @property
+    def _crop_size(self) -> int:
+        size = self._set.data.crop_size
+        assert size is not None, "resolve() fills crop_size"
+        return size
+
+
+def epoch_order(parts: NDArray[np.int64], data_seed: int, epoch: int) -> NDArray[np.int64]:
+    """The order of an epoch: positions of the train images, from (data_seed, epoch) alone.
+
+    Parts are shuffled into windows of 32, and the images of a window are shuffled among each
+    other, so that reading needs two windows at a time. The rows of a part are a random sample of
+    all classes already, and up to 32 parts (65,536 small images) it is a plain permutation.
+
+    Args:
+        parts: [N] the part that each image lies in.
+    """
+    numbers, group = np.unique(parts, return_inverse=True)
+    rank = np.argsort(permutation(seed_for(data_seed, "parts", epoch), len(numbers)))
+    within = hashes(seed_for(data_seed, "order", epoch), np.arange(len(parts)))
+    return np.lexsort((within, rank[group] // WINDOW_PARTS))

@@ -1,0 +1,106 @@
+"""Reading a prepared data set back, to the last pixel."""
+
+from collections import Counter
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ltray.data.manifest import Manifest, PartFile, read_manifest
+from ltray.data.pixels import Pixels, Unreadable, from_stored
+from ltray.data.shards import SCHEMA
+from ltray.files import TEMPORARY_PREFIX, sha256_of
+from ltray.layout import DataFolder
+
+
+@dataclass(frozen=True)
+class PartReading:
+    """What was found in one part."""
+
+    faults: tuple[str, ...]
+    class_counts: Counter[int]
+
+
+def verify(folder: DataFolder) -> list[str]:
+    """Everything in a data set that is not as its manifest says, in words; empty = whole.
+
+    Raises:
+        LtrayError: there is no manifest.
+    """
+    manifest = read_manifest(folder)
+    faults = _strays(folder, manifest) + _quarantine_faults(folder, manifest)
+    for split, parts in manifest.parts.items():
+        found: Counter[int] = Counter()
+        for part in parts:
+            reading = read_part(folder, manifest.pixels, part)
+            faults.extend(reading.faults)
+            found += reading.class_counts
+        faults.extend(_count_faults(split, manifest, found))
+    return faults
+
+
+def read_part(folder: DataFolder, pixels: Pixels, part: PartFile) -> PartReading:
+    """Read one part back: its bytes, its columns, every image."""
+    path = folder.path / part.path
+    if not path.is_file():
+        return PartReading((f"{part.path}: is missing",), Counter())
+    faults = []
+    if sha256_of(path) != part.sha256:
+        faults.append(f"{part.path}: its sha256 is not the manifest's")
+    try:
+        table = pq.read_table(path)
+    except (OSError, pa.ArrowException) as error:
+        return PartReading((*faults, f"{part.path}: cannot be read: {error}"), Counter())
+    if not table.schema.equals(SCHEMA):
+        return PartReading((*faults, f"{part.path}: has other columns"), Counter())
+    if table.num_rows != part.rows:
+        faults.append(f"{part.path}: has {table.num_rows} rows, the manifest says {part.rows}")
+    faults.extend(f"{part.path}: {fault}" for fault in _image_faults(table, pixels))
+    return PartReading(tuple(faults), Counter(table["label"].to_pylist()))
+
+
+def _image_faults(table: pa.Table, pixels: Pixels) -> list[str]:
+    faults = []
+    for key, image in zip(table["key"].to_pylist(), table["image"].to_pylist(), strict=True):
+        try:
+            from_stored(image, pixels)
+        except Unreadable as unreadable:
+            faults.append(f"{key}: {unreadable.reason}")
+    return faults
+
+
+def _count_faults(split: str, manifest: Manifest, found: Counter[int]) -> list[str]:
+    faults = []
+    if found.total() != manifest.counts[split]:
+        faults.append(
+            f"{split}: has {found.total()} images, the manifest says {manifest.counts[split]}"
+        )
+    said = Counter(manifest.class_counts[split])
+    faults.extend(
+        f"{split}: label {label} has {found[label]} images, the manifest says {said[label]}"
+        for label in sorted(said.keys() | found.keys())
+        if found[label] != said[label]
+    )
+    return faults
+
+
+def _quarantine_faults(folder: DataFolder, manifest: Manifest) -> list[str]:
+    try:
+        rows = pq.read_metadata(folder.quarantine).num_rows
+    except (OSError, pa.ArrowException) as error:
+        return [f"{folder.quarantine.name}: cannot be read: {error}"]
+    if rows != manifest.quarantined:
+        return [
+            f"{folder.quarantine.name}: has {rows} rows, the manifest says {manifest.quarantined}"
+        ]
+    return []
+
+
+def _strays(folder: DataFolder, manifest: Manifest) -> list[str]:
+    known = {part.path for parts in manifest.parts.values() for part in parts}
+    there = {path.relative_to(folder.path).as_posix() for path in folder.path.glob("*/*")}
+    return [
+        f"{name}: is not in the manifest"
+        for name in sorted(there - known)
+        if not name.rpartition("/")[2].startswith(TEMPORARY_PREFIX)
+    ]
