@@ -1,5 +1,6 @@
 """From a YAML file to an Experiment, or to every problem of the file at once."""
 
+import re
 from collections.abc import Hashable, Iterator
 from math import isfinite
 from pathlib import Path
@@ -137,9 +138,9 @@ class _Checked:
         if detail["type"] == "missing":
             return LtrayError(where, f"missing; expected {allowed}", "write it")
         value = self._value(keys)
-        return LtrayError(
-            where, f"found {_shown(value)}; expected {allowed}", _mend(value, allowed)
-        )
+        near = did_you_mean(value, re.findall(r"\w+", allowed)) if isinstance(value, str) else ""
+        found = f"found {_shown(value)}; expected {allowed}{near}"
+        return LtrayError(where, found, _mend(value, allowed))
 
     def _value(self, keys: Keys) -> Any:
         value: Any = self.document

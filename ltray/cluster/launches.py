@@ -17,10 +17,11 @@ PACKAGES = ("ltray", "ray", "torch")
 
 
 class Launch:
-    """One call of sweep or dense on a run, written into launches.json at its end."""
+    """One call of a command on a run, which adds itself to launches.json."""
 
     def __init__(self, run: RunFolder) -> None:
-        self._run = run
+        self._path = run.launches
+        self._before = read_json(self._path)["launches"] if self._path.is_file() else []
         self._started = datetime.now(UTC)
         self._stages: dict[str, float] = {}
         self._machine: dict[str, Any] = {}
@@ -51,22 +52,18 @@ class Launch:
         }
 
     def write(self) -> None:
-        """Add the launch, as far as it went, to launches.json."""
-        path = self._run.launches
-        launches = read_json(path)["launches"] if path.is_file() else []
-        launches.append(
-            {
-                "started_at": self._started.isoformat(timespec="microseconds"),
-                "finished_at": datetime.now(UTC).isoformat(timespec="microseconds"),
-                "stages": self._stages,
-                "machine": self._machine,
-                "versions": {
-                    **{package: version(package) for package in PACKAGES},
-                    "python": platform.python_version(),
-                },
-            }
-        )
-        write_json(path, {"launches": launches})
+        """Write the launch, as far as it went, behind the earlier ones."""
+        me = {
+            "started_at": self._started.isoformat(timespec="microseconds"),
+            "finished_at": datetime.now(UTC).isoformat(timespec="microseconds"),
+            "stages": self._stages,
+            "machine": self._machine,
+            "versions": {
+                **{package: version(package) for package in PACKAGES},
+                "python": platform.python_version(),
+            },
+        }
+        write_json(self._path, {"launches": [*self._before, me]})
 
 
 def _cpu_name() -> str:

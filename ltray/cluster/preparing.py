@@ -1,5 +1,6 @@
 """The Ray Data job that makes a source's shards."""
 
+import logging
 import pickle
 import time
 from typing import Any
@@ -52,6 +53,8 @@ def _planned(source: Source, pixels: Pixels) -> Plan:
 def _written(planned: Plan, source: Source, folder: DataFolder, say: Say) -> list[PartRecord]:
     import ray.data
 
+    logging.getLogger("ray.data").setLevel(logging.WARNING)
+    ray.data.DataContext.get_current().enable_progress_bars = False  # our own lines tell
     rows = [{"part": pickle.dumps(part)} for part in planned.parts]
     data_set = ray.data.from_items(rows, override_num_blocks=len(rows)).map(
         _write_row, fn_kwargs={"source": source, "pixels": planned.pixels, "folder": folder}

@@ -40,9 +40,9 @@ class Progress:
             for ticket in tickets
             if key(ticket) not in rows.tickets
         }
-        self._steps = sum(self._steps_left.values())
         self._ends = {number: one.total_steps for number, one in trajectories.items()}
-        self._started = self._said = time.monotonic()
+        self._began: tuple[float, int] | None = None
+        self._said = time.monotonic()
 
     def see(self, epoch_rows: Collection[Mapping[str, Any]], ended: Collection[TicketKey]) -> None:
         """Take in a report; says a line when the last one is some seconds old."""
@@ -51,6 +51,8 @@ class Progress:
             self._steps_left[ticket] = self._ends[row["replicate"]] - row["step"]
         for ticket in ended:
             self._steps_left[ticket] = 0
+        if self._began is None:  # from here: before, workers were starting, not training
+            self._began = time.monotonic(), sum(self._steps_left.values())
         all_ended = self._keys <= self._rows.tickets.keys()
         if all_ended or time.monotonic() - self._said > SAID_EVERY_SECONDS:
             self._said = time.monotonic()
@@ -63,11 +65,12 @@ class Progress:
         return ", ".join(part for part in (counts, _sparsest(matching), self._time_left()) if part)
 
     def _time_left(self) -> str:
+        assert self._began is not None, "a line is said only about reports"
+        then, left_then = self._began
         left = sum(self._steps_left.values())
-        done = self._steps - left
-        if not left or not done:
+        if not left or left == left_then:
             return ""
-        seconds = (time.monotonic() - self._started) / done * left
+        seconds = (time.monotonic() - then) / (left_then - left) * left
         return f"about {_duration(seconds)} left"
 
 

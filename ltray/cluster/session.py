@@ -15,10 +15,10 @@ SETTINGS = {
     # environment on every node.
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
     "RAY_USAGE_STATS_ENABLED": "0",  # nothing of a run is told to anyone
-    "RAY_DATA_DISABLE_PROGRESS_BARS": "1",  # our own line says how far it is
+    "RAY_AIR_NEW_OUTPUT": "0",  # Tune's banners go; our own lines say how far it is
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # leave CUDA_VISIBLE_DEVICES alone without GPUs
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C reaches us, who write the tables
-    "TUNE_GLOBAL_CHECKPOINT_S": "3600",  # its snapshots are never read back
+    "TUNE_GLOBAL_CHECKPOINT_S": "60",  # how often TensorBoard files reach the run's folder
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
 }
 

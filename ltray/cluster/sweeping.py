@@ -71,7 +71,7 @@ def sweep_run(run: Run, address: str | None, say: Say) -> int:
         say(_grid_line(run, len(keys), len(ended)))
         if len(ended) < len(keys):
             _sweep(run, rows, address, say)
-        if len(ended) < len(keys) or changed or not _is_shown(run):
+        elif changed or not _is_shown(run):
             _show(run, rows, say)
         say(f"report: {run.folder.report}")
         return sum(_failed(rows, one) for one in keys)
@@ -92,6 +92,9 @@ def _sweep(run: Run, rows: Rows, address: str | None, say: Say) -> None:
                 Retraining(run, trajectories, rows, resources, storage).finish(say)
             finally:
                 write_tables(run.folder, rows, run.experiment.report.margin)
+        launch.write()  # the report shows it
+        with launch.stage("report"):
+            _show(run, rows, say)
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from torch import nn
 
 from ltray.models import classics
 from ltray.models.names import CLASSICS, check_arch
-from ltray.models.torchvision_import import import_torchvision
+from ltray.torchvision_import import import_torchvision
 from ltray.models.torchvision_networks import torchvision_network
 
 

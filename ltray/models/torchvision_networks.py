@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn.modules.module import register_module_module_registration_hook
 
 from ltray.errors import LtrayError
-from ltray.models.torchvision_import import import_torchvision
+from ltray.torchvision_import import import_torchvision
 
 WRITTEN_FOR_CHANNELS = 3  # every torchvision model has it as a constant
 
