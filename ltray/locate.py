@@ -59,6 +59,8 @@ def locate_experiment(experiment: Experiment, root: Path) -> Run:
     """
     run = None
     problems = []
+    if root.exists() and not root.is_dir():
+        problems.append(LtrayError("--root", f"{root} is not a folder", "name another one"))
     try:
         check_arch(experiment.model.arch)
     except LtrayError as error:

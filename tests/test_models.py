@@ -17,7 +17,7 @@ from ltray.errors import LtrayError
 from ltray.models.names import CLASSICS, check_arch, torchvision_archs
 from ltray.models.networks import build
 from ltray.models.prunable import output_layer, prunable
-from ltray.models.torchvision_import import import_torchvision
+from ltray.torchvision_import import import_torchvision
 
 ROOT = Path(__file__).parent.parent
 

@@ -53,7 +53,7 @@ def _planned(source: Source, pixels: Pixels) -> Plan:
 def _written(planned: Plan, source: Source, folder: DataFolder, say: Say) -> list[PartRecord]:
     import ray.data
 
-    logging.getLogger("ray.data").setLevel(logging.WARNING)
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
     ray.data.DataContext.get_current().enable_progress_bars = False  # our own lines tell
     rows = [{"part": pickle.dumps(part)} for part in planned.parts]
     data_set = ray.data.from_items(rows, override_num_blocks=len(rows)).map(

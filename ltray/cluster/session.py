@@ -1,6 +1,7 @@
 """One Ray session for a command: what it is started with, what the cluster has."""
 
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -49,18 +50,34 @@ def session(address: str | None) -> Iterator[Cluster]:
     """
     for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)
+    if address not in (None, "auto"):
+        _check_answers(str(address))
     import ray
 
     try:
         context = ray.init(address=address, log_to_driver=False, logging_level="ERROR")
     except ConnectionError as error:
-        reason = str(error).splitlines()[0]
-        mend = "start one with `ray up cluster.yaml` or `ray start --head`, or leave --address out"
-        raise LtrayError("--address", f"no Ray cluster at {address}: {reason}", mend) from None
+        raise _no_cluster(str(address), str(error).splitlines()[0]) from None
     try:
         yield _cluster(context.dashboard_url or "")
     finally:
         ray.shutdown()
+
+
+def _check_answers(address: str) -> None:
+    """Ray itself would try for minutes to reach an address where nobody listens."""
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdecimal():
+        raise _no_cluster(address, "not of the form host:port")
+    try:
+        socket.create_connection((host, int(port)), timeout=5).close()
+    except (OSError, OverflowError) as error:
+        raise _no_cluster(address, str(error)) from None
+
+
+def _no_cluster(address: str, reason: str) -> LtrayError:
+    mend = "start one with `ray start --head` and name its host:port, or leave --address out"
+    return LtrayError("--address", f"no Ray cluster at {address}: {reason}", mend)
 
 
 def trial_resources(sweep: Sweep, cluster: Cluster, gpus: int | str) -> dict[str, int]:

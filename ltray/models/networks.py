@@ -8,8 +8,8 @@ from torch import nn
 
 from ltray.models import classics
 from ltray.models.names import CLASSICS, check_arch
-from ltray.torchvision_import import import_torchvision
 from ltray.models.torchvision_networks import torchvision_network
+from ltray.torchvision_import import import_torchvision
 
 
 def build(arch: str, classes: int, channels: int, image_size: int, seed: int) -> nn.Module:

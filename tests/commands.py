@@ -1,0 +1,108 @@
+"""Running the commands as a person does, and looking at what they left behind."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import yaml
+
+from ltray.files import sha256_of
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a command ended."""
+
+    status: int
+    out: str
+    err: str
+    seconds: float
+
+
+def start(command: str, *arguments: object, folder: Path) -> subprocess.Popen[str]:
+    """Start `python -m ltray.<command>` in a process group of its own, as a terminal does."""
+    return subprocess.Popen(
+        [sys.executable, "-m", f"ltray.{command}", *map(str, arguments)],
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def finish(process: subprocess.Popen[str], timeout: float = 240) -> Outcome:
+    """Wait for a command to end by itself."""
+    started = time.monotonic()
+    try:
+        out, err = process.communicate(timeout=timeout)
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+    return Outcome(process.returncode, out, err, time.monotonic() - started)
+
+
+def run(command: str, *arguments: object, folder: Path) -> Outcome:
+    """`python -m ltray.<command>` from start to end."""
+    return finish(start(command, *arguments, folder=folder))
+
+
+def write_experiment(path: Path, document: dict[str, Any]) -> Path:
+    """An experiment file."""
+    path.write_text(yaml.safe_dump(document))
+    return path
+
+
+def only_run(root: Path, name: str) -> Path:
+    """The folder of the one run of an experiment's name."""
+    (folder,) = root.glob(f"{name}-*")
+    return folder
+
+
+def rows(run_folder: Path) -> list[dict[str, Any]]:
+    """The rows of tickets.parquet."""
+    found: list[dict[str, Any]] = pq.read_table(run_folder / "tickets.parquet").to_pylist()
+    return found
+
+
+def final_bits(run_folder: Path) -> dict[str, str]:
+    """Ticket folder -> sha256 of its trained weights."""
+    weights = run_folder.glob("replicate-*/tickets/*/weights.safetensors")
+    return {str(path.parent.relative_to(run_folder)): sha256_of(path) for path in weights}
+
+
+def done_tickets(root: Path) -> list[Path]:
+    """Every ticket.json below a root."""
+    return sorted(root.glob("*/replicate-*/tickets/*/ticket.json"))
+
+
+def wait_until(
+    condition: Callable[[], bool], process: subprocess.Popen[str], seconds: float = 120
+) -> None:
+    """Wait for a moment of a running command; its early end is a failure of the test."""
+    until = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < until, "that moment never came"
+        time.sleep(0.02)
+
+
+def trial_workers(driver: int) -> list[int]:
+    """Processes of a driver's session that are Tune trials, by the title that Ray gives them."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            title = (path / "cmdline").read_bytes()
+            belongs = int((path / "stat").read_text().rpartition(")")[2].split()[3])
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if title.startswith(b"ray::ImplicitFunc") and belongs == driver:
+            found.append(int(path.name))
+    return found

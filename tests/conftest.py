@@ -1,0 +1,79 @@
+"""Runs of real digits, prepared without Ray and shared by the tests that train."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from ltray.data.archives.sources import open_source
+from ltray.data.manifest import write_manifest
+from ltray.data.shards import plan, write_part
+from ltray.experiment_file import read_experiment
+from ltray.locate import locate_experiment
+from ltray.run import Run
+
+SMALL: dict[str, Any] = {
+    "name": "small",
+    "data": {"source": "digits", "validation_fraction": 0.15},
+    "model": {"arch": "lenet_300_100"},
+    "train": {"epochs": 3, "batch_size": 60, "lr": 0.1, "momentum": 0.9},
+    "prune": {"sparsities": [0.5, 0.9], "scope": "layerwise", "output_rate": 0.5},
+    "reset": {"epochs": [0, 0.3, 1]},
+    "report": {"margin": 0.02},
+}
+
+MakeRun = Callable[..., Run]
+
+
+def small_document(changes: dict[str, Any]) -> dict[str, Any]:
+    """SMALL with changes such as `train__epochs=2`; None takes a key out."""
+    document = {key: dict(v) if isinstance(v, dict) else v for key, v in SMALL.items()}
+    for place, value in changes.items():
+        section, _, key = place.partition("__")
+        target, name = (document.setdefault(section, {}), key) if key else (document, section)
+        if value is None:
+            target.pop(name, None)
+        else:
+            target[name] = value
+    return document
+
+
+@pytest.fixture(scope="session")
+def digits_shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A root with the default digits shards in it."""
+    root = tmp_path_factory.mktemp("shards")
+    path = root / "small.yaml"
+    path.write_text(yaml.safe_dump(SMALL))
+    prepare_without_ray(locate_experiment(read_experiment(path), root))
+    return root
+
+
+def prepare_without_ray(run: Run) -> None:
+    """What the Ray Data job does, in this process."""
+    source = open_source(run.experiment.data)
+    planned = plan(source, run.pixels)
+    records = [write_part(part, source, run.pixels, run.data) for part in planned.parts]
+    write_manifest(run.data, planned, records, run.fingerprint, seconds=0.0)
+
+
+@pytest.fixture
+def make_run(tmp_path: Path, digits_shards: Path) -> MakeRun:
+    """A function from changes of SMALL to a Run whose shards are there, each in a fresh root."""
+    made = 0
+
+    def make(**changes: Any) -> Run:
+        nonlocal made
+        made += 1
+        root = tmp_path / f"root-{made}"
+        shutil.copytree(digits_shards / "data", root / "data")
+        path = tmp_path / f"experiment-{made}.yaml"
+        path.write_text(yaml.safe_dump(small_document(changes)))
+        run = locate_experiment(read_experiment(path), root)
+        if not run.data.manifest.is_file():
+            prepare_without_ray(run)
+        return run
+
+    return make

@@ -1,0 +1,230 @@
+"""From shards to batches: who is in which split, in which order, cropped and flipped how."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from conftest import MakeRun
+
+from ltray.data import images
+from ltray.data.augment import augmented, centre
+from ltray.data.batches import WINDOW_PARTS, Batches, epoch_order, open_data_set
+from ltray.data.manifest import read_manifest
+from ltray.data.selection import image_counts, select
+from ltray.errors import LtrayError
+from ltray.run import Run
+
+CPU = torch.device("cpu")
+
+
+def batches_of(run: Run, batch_size: int = 60, data_seed: int = 0, threads: int = 1) -> Batches:
+    manifest = read_manifest(run.data)
+    data_set = open_data_set(run.data, manifest, run.experiment.data, CPU, threads)
+    return Batches(data_set, batch_size, data_seed)
+
+
+def epoch_of(batches: Batches, epoch: int, first: int = 0) -> list[tuple[torch.Tensor, Any]]:
+    return [(x.clone(), y.tolist()) for x, y in batches.epoch(epoch, first)]
+
+
+def equal(one: list[tuple[torch.Tensor, Any]], other: list[tuple[torch.Tensor, Any]]) -> bool:
+    return len(one) == len(other) and all(
+        torch.equal(a[0], b[0]) and a[1] == b[1] for a, b in zip(one, other, strict=True)
+    )
+
+
+def test_the_three_splits_are_disjoint_and_validation_does_not_depend_on_the_limit(
+    make_run: MakeRun,
+) -> None:
+    run, limited = make_run(), make_run(data__train_limit=100)
+    selections = [select(r.data, read_manifest(r.data), r.experiment.data) for r in (run, limited)]
+    whole, few = selections
+    places = [
+        set(zip(of.parts.tolist(), of.rows.tolist(), strict=True))
+        for of in (whole.train, whole.validation)
+    ]
+    assert not places[0] & places[1]
+    assert len(places[0]) + len(places[1]) == 1438
+    assert whole.test.split == "test"
+    assert np.array_equal(whole.validation.rows, few.validation.rows)
+    assert np.bincount(few.train.labels).tolist() == [10] * 10
+    for selection, r in zip(selections, (run, limited), strict=True):
+        counts = image_counts(read_manifest(r.data), r.experiment.data)
+        assert counts == (len(selection.train.rows), len(selection.validation.rows))
+
+
+def test_validation_is_stratified(make_run: MakeRun) -> None:
+    run = make_run()
+    selection = select(run.data, read_manifest(run.data), run.experiment.data)
+    share = np.bincount(selection.validation.labels) / (
+        np.bincount(selection.validation.labels) + np.bincount(selection.train.labels)
+    )
+    assert share.min() > 0.14
+    assert share.max() < 0.16
+
+
+def test_classes_are_kept_and_renumbered_in_the_order_written(make_run: MakeRun) -> None:
+    run = make_run(data__classes=[7, 3])
+    selection = select(run.data, read_manifest(run.data), run.experiment.data)
+    assert selection.classes == 2
+    labels = pq.read_table(run.data.part("test", 0))["label"].to_numpy()
+    assert (selection.test.labels == 0).sum() == (labels == 7).sum()
+    assert (selection.test.labels == 1).sum() == (labels == 3).sum()
+    assert image_counts(read_manifest(run.data), run.experiment.data) == (
+        len(selection.train.rows),
+        len(selection.validation.rows),
+    )
+
+
+def test_a_class_that_the_source_lacks_is_an_error(make_run: MakeRun) -> None:
+    run = make_run(data__classes=[3, 10])
+    with pytest.raises(LtrayError, match=r"10; the source has 10 classes"):
+        select(run.data, read_manifest(run.data), run.experiment.data)
+
+
+def test_every_epoch_shows_whole_batches_of_other_images(make_run: MakeRun) -> None:
+    batches = batches_of(make_run())
+    assert batches.steps_per_epoch == 20  # 1,222 images in batches of 60
+    one, two = epoch_of(batches, 0), epoch_of(batches, 1)
+    assert [len(labels) for _, labels in one] == [60] * 20
+    assert not equal(one, two)
+    assert equal(one, epoch_of(batches_of(make_run()), 0))
+    assert not equal(one, epoch_of(batches_of(make_run(), data_seed=1), 0))
+
+
+def test_an_epoch_entered_in_the_middle_goes_on_as_if_from_its_start(make_run: MakeRun) -> None:
+    batches = batches_of(make_run(data__augment="random_crop"))
+    assert equal(epoch_of(batches, 3)[13:], epoch_of(batches, 3, first=13))
+
+
+def test_evaluation_shows_every_image_once_in_a_fixed_order(make_run: MakeRun) -> None:
+    batches = batches_of(make_run(data__augment="random_crop"))
+    shown = [(x.clone(), y.tolist()) for x, y in batches.evaluation("test")]
+    again = [(x.clone(), y.tolist()) for x, y in batches.evaluation("test")]
+    assert sum(len(labels) for _, labels in shown) == 359
+    assert equal(shown, again)
+
+
+def test_images_are_normalised_by_the_train_shards_own_statistics(make_run: MakeRun) -> None:
+    run = make_run(data__validation_fraction=0.001)
+    every = torch.cat([x for x, _ in batches_of(run, batch_size=1).epoch(0)])
+    # 1 of 1,438 images is validation, so mean and deviation are off by about a thousandth.
+    assert abs(float(every.mean())) < 2e-3
+    assert abs(float(every.std()) - 1) < 2e-3
+
+
+@pytest.mark.parametrize("augment", ["none", "random_crop", "random_resized_crop"])
+@pytest.mark.parametrize("threads", [1, 3])
+def test_streamed_images_are_the_resident_ones_bit_for_bit(
+    make_run: MakeRun, monkeypatch: pytest.MonkeyPatch, augment: str, threads: int
+) -> None:
+    run = make_run(data__augment=augment, data__encoding="jpeg")
+    resident = batches_of(run)
+    monkeypatch.setattr(images, "resident_budget", lambda _device: 0)
+    streamed = batches_of(run, threads=threads)
+    assert equal(epoch_of(resident, 0), epoch_of(streamed, 0))
+    assert equal(epoch_of(resident, 1, first=7), epoch_of(streamed, 1, first=7))
+
+
+def test_an_epochs_order_has_every_image_once_and_needs_two_windows_of_parts_at_a_time() -> None:
+    parts = np.repeat(np.arange(100), 20)
+    order = epoch_order(parts, data_seed=3, epoch=5)
+    assert sorted(order.tolist()) == list(range(2000))
+    window = WINDOW_PARTS * 20
+    for first in range(0, 2000 - window, 90):
+        assert len(set(parts[order[first : first + window]].tolist())) <= 2 * WINDOW_PARTS
+    assert order.tolist() != epoch_order(parts, data_seed=3, epoch=6).tolist()
+    few = epoch_order(np.repeat(np.arange(4), 500), data_seed=3, epoch=5)
+    # One window: the first quarter of the order samples all four parts about equally.
+    assert min(np.bincount(few[:500] // 500)) > 90
+
+
+def picture(side: int, count: int = 1) -> torch.Tensor:
+    """Images whose pixel at row r, column c is (r, c)."""
+    rows, columns = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")
+    return torch.stack([rows, columns], dim=2).to(torch.uint8)[None].repeat(count, 1, 1, 1)
+
+
+def test_the_centre_is_the_middle() -> None:
+    assert centre(picture(8), 4)[0, 0, 0].tolist() == [2, 2]
+    assert centre(picture(8), 8).shape == (1, 8, 8, 2)
+
+
+def test_random_crops_are_pieces_of_the_image_in_every_place_half_of_them_flipped() -> None:
+    count = 4000
+    cropped = augmented(picture(10, count), "random_crop", 8, 0, 0, np.arange(count))
+    assert cropped.shape == (count, 8, 8, 2)
+    flipped = cropped[:, 0, 0, 1] > cropped[:, 0, 7, 1]
+    # 4,000 coins: further from half than this is a 6-sigma event.
+    assert abs(float(flipped.float().mean()) - 0.5) < 6 * 0.5 / 63
+    corner = torch.where(flipped[:, None], cropped[:, 0, 7], cropped[:, 0, 0])
+    assert {tuple(place) for place in corner.tolist()} == {
+        (r, c) for r in range(3) for c in range(3)
+    }
+    straight = cropped[~flipped].long()
+    assert bool((straight[:, 1:, :, 0] - straight[:, :-1, :, 0] == 1).all())
+    assert bool((straight[:, :, 1:, 1] - straight[:, :, :-1, 1] == 1).all())
+
+
+def test_equal_sizes_are_padded_by_four_black_pixels() -> None:
+    white = torch.full((2000, 6, 6, 1), 255, dtype=torch.uint8)
+    cropped = augmented(white, "random_crop", 6, 0, 0, np.arange(2000))
+    seen = {int(one.bool().any(dim=1).sum()) for one in cropped[..., 0]}
+    assert seen == {2, 3, 4, 5, 6}
+
+
+def test_resized_crops_take_areas_and_ratios_as_published() -> None:
+    from ltray.data.augment import _boxes
+
+    draws = np.random.default_rng(0).random((12, 3000))
+    tries = [(draws[n], draws[n + 1]) for n in range(0, 10, 2)]
+    boxes = _boxes(200, tries, draws[10], draws[11])
+    top, left, height, width = boxes.T
+    assert bool(((top >= 0) & (left >= 0) & (top + height <= 200) & (left + width <= 200)).all())
+    share = height * width / 200**2
+    assert 0.078 < share.min() < 0.1
+    assert share.max() > 0.9
+    ratio = width / height
+    assert ratio.min() >= 0.74
+    assert ratio.max() <= 1.35
+
+
+def test_a_resized_crop_of_the_whole_image_is_the_image() -> None:
+    from ltray.data.augment import _resized
+
+    image = picture(8)
+    assert torch.equal(_resized(image, 8, np.array([[0, 0, 8, 8]])), image.float())
+
+
+def test_augmentation_depends_on_seed_epoch_and_position_alone() -> None:
+    image = picture(12, 6)
+    keys = [(0, 0), (0, 1), (1, 0)]
+    made = [augmented(image, "random_crop", 6, seed, epoch, np.arange(6)) for seed, epoch in keys]
+    assert not torch.equal(made[0], made[1])
+    assert not torch.equal(made[0], made[2])
+    part = augmented(image[2:4], "random_crop", 6, 0, 0, np.array([2, 3]))
+    assert torch.equal(part, made[0][2:4])
+
+
+def test_a_source_without_labelled_test_reports_its_val(make_run: MakeRun, tmp_path: Path) -> None:
+    blob = np.arange(16, dtype=np.uint8).reshape(4, 4)
+    import io
+
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.fromarray(blob).save(buffer, "PNG")
+    rows = {
+        "image": [buffer.getvalue()] * 44,
+        "label": [0, 1] * 20 + [0, 1] + [-1, -1],
+        "split": ["train"] * 40 + ["val"] * 2 + ["test"] * 2,
+    }
+    pq.write_table(pa.table(rows), tmp_path / "some.parquet")
+    run = make_run(data={"source": "parquet", "path": str(tmp_path / "some.parquet")})
+    assert read_manifest(run.data).counts == {"train": 40, "val": 2, "test": 2}
+    selection = select(run.data, read_manifest(run.data), run.experiment.data)
+    assert (selection.test.split, len(selection.test.rows)) == ("val", 2)

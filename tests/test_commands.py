@@ -1,0 +1,224 @@
+"""Whole commands on real digits, from a person's side: each starts Ray, so they are few."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from commands import (
+    done_tickets,
+    final_bits,
+    finish,
+    only_run,
+    rows,
+    run,
+    start,
+    trial_workers,
+    wait_until,
+    write_experiment,
+)
+from conftest import MakeRun, small_document
+
+from ltray.files import read_json
+from ltray.layout import RunFolder
+from ltray.lottery.pruning import make_masks
+from ltray.lottery.tickets import ready
+from ltray.training.dense import train_dense
+from ltray.training.place import this_place
+from ltray.training.retrain import train_pack
+
+pytestmark = pytest.mark.ray
+
+LONG = {"train__epochs": 60, "prune__sparsities": [0.5, 0.8, 0.9, 0.95]}
+
+
+def undisturbed_bits(make_run: MakeRun, changes: dict[str, Any]) -> dict[str, str]:
+    """What the sweep must give, made in this process without Ray."""
+    of = make_run(**changes)
+    place = this_place()
+    trajectory = train_dense(of, 0, place, lambda _row: None)
+    make_masks(of.experiment, of.folder.replicate(0), trajectory)
+    for pack in ready(of.experiment, set()):
+        train_pack(of, pack, place, lambda _rows, _records: None)
+    return final_bits(of.folder.path)
+
+
+def test_from_nothing_to_a_report_then_again_then_grown(tmp_path: Path, make_run: MakeRun) -> None:
+    path = write_experiment(tmp_path / "small.yaml", small_document({}))
+    first = run("sweep", path, folder=tmp_path)
+    assert first.status == 0, first
+    folder = only_run(tmp_path / "runs", "small")
+    assert [row["status"] for row in rows(folder)] == ["done"] * 6
+    assert "6/6 tickets" in first.out
+    assert str(folder / "report.html") in first.out
+    assert (folder / "report.html").is_file()
+    assert list(folder.glob("tune/*/*/*/*/events.out.tfevents*"))
+    assert final_bits(folder) == undisturbed_bits(make_run, {})
+    assert "Traceback" not in first.err + first.out
+
+    again = run("sweep", path, folder=tmp_path)
+    assert again.status == 0
+    assert again.seconds < 10
+    assert "all done" in again.out
+    assert "report.html" in again.out
+
+    before = {one: one.stat().st_mtime_ns for one in folder.glob("replicate-0/*/*/*")}
+    grown = small_document({"prune__sparsities": [0.5, 0.7, 0.9], "reset__epochs": [0, 0.3, 1, 2]})
+    more = run("sweep", write_experiment(path, grown), folder=tmp_path)
+    assert more.status == 0, more
+    assert "3 masks x 4 reset points = 12 tickets, 6 done, 6 to train" in more.out
+    assert [row["status"] for row in rows(folder)] == ["done"] * 12
+    assert {row["attempts"] for row in rows(folder)} == {1}
+    assert before == {one: one.stat().st_mtime_ns for one in before}
+
+
+def test_stage_by_stage_and_from_the_runs_own_folder(tmp_path: Path) -> None:
+    path = write_experiment(tmp_path / "small.yaml", small_document({}))
+    root = tmp_path / "elsewhere"
+    prepared = run("prepare", path, "--root", root, folder=tmp_path)
+    assert prepared.status == 0, prepared
+    assert "1,438 train" in prepared.out
+    folder = only_run(root, "small")
+    assert run("prepare", folder, "--verify", folder=tmp_path).status == 0
+    dense = run("dense", folder, folder=tmp_path)
+    assert dense.status == 0, dense
+    record = RunFolder(folder).replicate(0).trajectory
+    assert read_json(record)["prunable"] == {
+        "fc1.weight": 19200,
+        "fc2.weight": 30000,
+        "fc3.weight": 1000,
+    }
+    page = run("report", folder, folder=tmp_path)
+    assert page.status == 0, page
+    assert (folder / "report.html").is_file()
+    part = next((root / "data").glob("*/train/part-00000.parquet"))
+    damaged = bytearray(part.read_bytes())
+    damaged[len(damaged) // 2] ^= 0xFF
+    part.write_bytes(damaged)
+    verified = run("prepare", folder, "--verify", folder=tmp_path)
+    assert verified.status == 1
+    assert "part-00000" in verified.out
+
+
+def test_a_killed_worker_costs_nothing_but_its_time(tmp_path: Path, make_run: MakeRun) -> None:
+    path = write_experiment(tmp_path / "long.yaml", small_document(LONG))
+    process = start("sweep", path, folder=tmp_path)
+    wait_until(lambda: len(done_tickets(tmp_path / "runs")) >= 3, process)
+    before = {one: one.read_bytes() for one in done_tickets(tmp_path / "runs")}
+    workers = trial_workers(process.pid)
+    assert workers
+    for worker in workers:
+        os.kill(worker, signal.SIGKILL)
+    ended = finish(process)
+    assert ended.status == 0, ended
+    folder = only_run(tmp_path / "runs", "small")
+    assert [row["status"] for row in rows(folder)] == ["done"] * 12
+    assert final_bits(folder) == undisturbed_bits(make_run, LONG)
+    assert {one: one.read_bytes() for one in before} == before
+    assert max(row["attempts"] for row in rows(folder)) > 1
+
+
+def test_a_killed_driver_goes_on_where_it_was(tmp_path: Path, make_run: MakeRun) -> None:
+    path = write_experiment(tmp_path / "long.yaml", small_document(LONG))
+    process = start("sweep", path, folder=tmp_path)
+    wait_until(lambda: len(done_tickets(tmp_path / "runs")) >= 3, process)
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+    before = {one: one.read_bytes() for one in done_tickets(tmp_path / "runs")}
+    ended = run("sweep", path, folder=tmp_path)
+    assert ended.status == 0, ended
+    folder = only_run(tmp_path / "runs", "small")
+    assert [row["status"] for row in rows(folder)] == ["done"] * 12
+    assert final_bits(folder) == undisturbed_bits(make_run, LONG)
+    assert {one: one.read_bytes() for one in before} == before
+
+
+def test_ctrl_c_stops_cleanly_and_a_second_driver_is_refused(tmp_path: Path) -> None:
+    path = write_experiment(tmp_path / "long.yaml", small_document(LONG))
+    process = start("sweep", path, folder=tmp_path)
+    wait_until(lambda: bool(done_tickets(tmp_path / "runs")), process)
+    second = run("sweep", path, folder=tmp_path)
+    assert second.status == 2
+    assert f"process {process.pid} on " in second.err
+    os.killpg(process.pid, signal.SIGINT)
+    ended = finish(process, timeout=60)
+    assert ended.status == 130, ended
+    assert "the same command goes on" in ended.err
+    assert "Traceback" not in ended.err
+    folder = only_run(tmp_path / "runs", "small")
+    assert rows(folder)
+    assert not (folder / "driver.json").exists()
+
+
+def test_what_always_fails_is_failed_with_its_error_and_the_rest_is_done(tmp_path: Path) -> None:
+    changes = {"sweep__max_failures": 0, "reset__epochs": [0, 1]}
+    path = write_experiment(tmp_path / "small.yaml", small_document(changes))
+    assert run("dense", path, folder=tmp_path).status == 0
+    folder = only_run(tmp_path / "runs", "small")
+    names = [pack.tickets[0] for pack in ready_packs(folder)]
+    mask = RunFolder(folder).replicate(0).mask(names[0].mask)
+    mask.parent.mkdir()
+    mask.write_bytes(b"no mask")
+    ended = run("sweep", path, folder=tmp_path)
+    assert ended.status == 1, ended
+    by_status = {(row["mask"], row["status"]) for row in rows(folder)}
+    assert by_status == {(names[0].mask, "failed"), (names[1].mask, "done")}
+    failed = [row for row in rows(folder) if row["status"] == "failed"]
+    assert all("Safetensor" in row["error"] for row in failed)
+    mask.unlink()
+    mended = run("sweep", path, folder=tmp_path)
+    assert mended.status == 0, mended
+    assert [row["status"] for row in rows(folder)] == ["done"] * 4
+    assert not list(folder.rglob("failed.json"))
+
+
+def ready_packs(folder: Path) -> Any:
+    from ltray.experiment_file import read_experiment
+
+    return ready(read_experiment(folder / "experiment.yaml"), set())
+
+
+def test_trials_are_pinned_to_distinct_gpus_also_pretended_ones(tmp_path: Path) -> None:
+    path = write_experiment(tmp_path / "small.yaml", small_document(LONG))
+    code = (
+        "import ray, sys\n"
+        "ray.init(num_cpus=2, num_gpus=2, include_dashboard=False, log_to_driver=False)\n"
+        "print(ray.get_runtime_context().gcs_address, flush=True)\n"
+        "sys.stdin.read()"
+    )
+    cluster = subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert cluster.stdout is not None
+    try:
+        address = cluster.stdout.readline().strip()
+        ended = run("sweep", path, "--address", address, folder=tmp_path)
+    finally:
+        cluster.communicate()
+    assert ended.status == 0, ended
+    found = rows(only_run(tmp_path / "runs", "small"))
+    assert {row["cuda_visible_devices"] for row in found} == {"0", "1"}
+    assert {row["device"] for row in found} == {"cpu"}
+
+
+def test_the_python_api_does_what_the_commands_do(tmp_path: Path) -> None:
+    path = write_experiment(tmp_path / "small.yaml", small_document({"replicates": 2}))
+    code = (
+        "import ltray, sys\n"
+        "experiment = ltray.load_experiment(sys.argv[1])\n"
+        "results = ltray.run_sweep(experiment, root='runs', say=print)\n"
+        "print(len(results.tickets), sorted(set(results.tickets.replicate)))\n"
+        "print(results.epochs.query('ticket == \"dense\"').val_top1.notna().sum())\n"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", code, str(path)],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == 0, ended
+    assert ended.stdout.splitlines()[-2:] == ["12 [0, 1]", "6"]

@@ -1,0 +1,90 @@
+import os
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from ltray.cluster.lease import LAPSES_AFTER_SECONDS, only_driver
+from ltray.errors import LtrayError
+from ltray.files import read_json, write_json
+from ltray.layout import RunFolder
+
+
+def test_a_second_driver_is_refused_and_the_first_is_named(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path / "run")
+    with only_driver(run):
+        with pytest.raises(LtrayError, match=f"process {os.getpid()} on "), only_driver(run):
+            pytest.fail("two drivers on one run")
+        assert run.lease.is_file()
+    assert list(run.path.iterdir()) == []
+
+
+def test_a_dead_driver_of_this_host_is_taken_over_at_once(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path / "run")
+    code = (
+        "import os, sys; from pathlib import Path; from ltray.layout import RunFolder\n"
+        "from ltray.cluster.lease import only_driver\n"
+        "with only_driver(RunFolder(Path(sys.argv[1]))): os.kill(os.getpid(), 9)"
+    )
+    killed = subprocess.run([sys.executable, "-c", code, str(run.path)], check=False)
+    assert killed.returncode == -9
+    assert run.lease.is_file()
+    with only_driver(run):
+        assert read_json(run.lease)["pid"] == os.getpid()
+
+
+def test_a_process_with_a_dead_drivers_number_is_not_taken_for_it(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path / "run")
+    with only_driver(run):
+        lease = read_json(run.lease)
+    write_json(run.lease, {**lease, "pid_started": "1"})
+    with only_driver(run):
+        pass
+
+
+@pytest.mark.parametrize("seconds", [0.0, 2 * LAPSES_AFTER_SECONDS])
+def test_a_driver_of_another_host_is_taken_over_when_its_lease_has_lapsed(
+    tmp_path: Path, seconds: float
+) -> None:
+    run = RunFolder(tmp_path / "run")
+    with only_driver(run):
+        lease = read_json(run.lease)
+    write_json(run.lease, {**lease, "host": "elsewhere", "renewed_at": time.time() - seconds})
+    if seconds:
+        with only_driver(run):
+            assert read_json(run.lease)["host"] != "elsewhere"
+    else:
+        with pytest.raises(LtrayError, match="elsewhere"), only_driver(run):
+            pytest.fail("took over a living driver")
+
+
+def test_of_many_that_try_at_once_one_becomes_the_driver(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path / "run")
+    with only_driver(run):
+        dead = {**read_json(run.lease), "pid_started": "1"}
+    write_json(run.lease, dead)
+    together = threading.Barrier(8)
+    done = threading.Event()
+    won: list[int] = []
+    refused: list[int] = []
+
+    def contend(number: int) -> None:
+        together.wait()
+        try:
+            with only_driver(run):
+                won.append(number)
+                done.wait(10)
+        except LtrayError:
+            refused.append(number)
+            if len(refused) == 7:
+                done.set()
+
+    threads = [threading.Thread(target=contend, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (len(won), len(refused)) == (1, 7)

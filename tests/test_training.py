@@ -1,0 +1,381 @@
+"""Dense runs and retrainings on real digits, without Ray."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import MakeRun
+from safetensors.torch import load_file
+
+from ltray.errors import LtrayError, StageFailed
+from ltray.files import read_json, sha256_of
+from ltray.lottery.masks import load_mask
+from ltray.lottery.pruning import make_masks
+from ltray.lottery.snapshot import load_snapshot, save_snapshot
+from ltray.lottery.tickets import Pack, grid, ready
+from ltray.lottery.trajectory import Trajectory, read_trajectory
+from ltray.run import Run
+from ltray.training import retrain
+from ltray.training.dense import train_dense
+from ltray.training.place import Place, this_place
+from ltray.training.retrain import train_pack
+
+
+@pytest.fixture(scope="module")
+def place() -> Place:
+    return this_place()
+
+
+def nobody(*_what: Any) -> None:
+    pass
+
+
+def finish(run: Run, place: Place, packs: Sequence[Pack] | None = None) -> Trajectory:
+    """Everything of a run that is not done, in one process."""
+    trajectory = train_dense(run, 0, place, nobody)
+    make_masks(run.experiment, run.folder.replicate(0), trajectory)
+    for pack in ready(run.experiment, set()) if packs is None else packs:
+        train_pack(run, pack, place, nobody)
+    return trajectory
+
+
+def final_bits(run: Run) -> dict[str, str]:
+    """Ticket -> sha256 of its trained weights."""
+    folder = run.folder.replicate(0)
+    return {one.name: sha256_of(folder.ticket(one.name).weights) for one in grid(run.experiment)}
+
+
+def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        {},
+        {"train__optimizer": "adamw", "train__momentum": None, "train__lr": 0.001},
+        {"train__weight_decay": 1e-3, "train__nesterov": True},
+        {"train__precision": "bfloat16"},
+        {"data__augment": "random_crop"},
+    ],
+)
+def test_an_all_ones_mask_at_reset_point_zero_gives_the_dense_runs_bits(
+    make_run: MakeRun, place: Place, recipe: dict[str, Any]
+) -> None:
+    run = make_run(
+        prune__sparsities=[0], prune__output_rate=None, reset__epochs=[0], train__epochs=2, **recipe
+    )
+    trajectory = finish(run, place)
+    folder = run.folder.replicate(0)
+    dense = load_snapshot(folder.step(trajectory.total_steps))
+    (ticket,) = grid(run.experiment)
+    assert same(load_file(folder.ticket(ticket.name).weights), dense.model)
+    row = read_json(folder.ticket(ticket.name).done)["row"]
+    assert row["val_loss"] == trajectory.row["val_loss"]
+    assert row["density_kept"] == 1
+
+
+def test_dropout_comes_from_the_step_and_not_from_the_process(
+    make_run: MakeRun, place: Place
+) -> None:
+    run = make_run(
+        model__arch="alexnet",
+        data__image_size=64,
+        data__train_limit=60,
+        data__encoding="raw",
+        prune__sparsities=[0],
+        prune__output_rate=None,
+        reset__epochs=[0],
+        train__batch_size=20,
+        train__lr=0.01,
+        train__epochs=1,
+    )
+    trajectory = train_dense(run, 0, place, nobody)
+    torch.manual_seed(4711)  # another history
+    finish(run, place)
+    folder = run.folder.replicate(0)
+    (ticket,) = grid(run.experiment)
+    dense = load_snapshot(folder.step(trajectory.total_steps))
+    assert same(load_file(folder.ticket(ticket.name).weights), dense.model)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
+def test_masked_weights_and_their_optimizer_state_are_exactly_zero(
+    make_run: MakeRun, place: Place, monkeypatch: pytest.MonkeyPatch, optimizer: str
+) -> None:
+    momentum = 0.9 if optimizer == "sgd" else None
+    run = make_run(
+        train__optimizer=optimizer,
+        train__momentum=momentum,
+        train__lr=0.01,
+        train__weight_decay=0.01,
+    )
+    monkeypatch.setattr(retrain, "STATE_EVERY_SECONDS", -1.0)  # a state after every epoch
+    states: list[Path] = []
+    monkeypatch.setattr(
+        retrain,
+        "save_snapshot",
+        lambda path, state: (save_snapshot(path, state), states.append(path)),
+    )
+    folder = run.folder.replicate(0)
+
+    def check_states(rows: Sequence[Any], records: Sequence[Any]) -> None:
+        for path in {path for path in states if path.is_file()}:
+            mask = load_mask(folder.mask(path.parent.name.partition("-reset-")[0]))
+            state = load_snapshot(path)
+            for name, kept in mask.items():
+                parts = [state.model[name], *_of_shape(state.optimizer[name], kept)]
+                assert len(parts) > 1
+                assert all(not bool(part[~kept].any()) for part in parts)
+
+    trajectory = train_dense(run, 0, place, nobody)
+    make_masks(run.experiment, folder, trajectory)
+    for pack in ready(run.experiment, set()):
+        train_pack(run, pack, place, check_states)
+    assert states
+    for ticket in grid(run.experiment):
+        weights = load_file(folder.ticket(ticket.name).weights)
+        for name, kept in load_mask(folder.mask(ticket.mask)).items():
+            assert not bool(weights[name][~kept].any())
+            assert bool(weights[name][kept].any())
+
+
+def _of_shape(state: dict[str, torch.Tensor], like: torch.Tensor) -> list[torch.Tensor]:
+    return [part for part in state.values() if part.shape == like.shape]
+
+
+def test_tickets_do_not_depend_on_how_they_are_packed(make_run: MakeRun, place: Place) -> None:
+    bits = []
+    for size in (1, 2, 6):
+        run = make_run(sweep__tickets_per_trial=size)
+        packs = ready(run.experiment, set())
+        assert max(len(pack.tickets) for pack in packs) == size
+        finish(run, place, packs[::-1] if size == 2 else packs)
+        bits.append(final_bits(run))
+    assert bits[0] == bits[1] == bits[2]
+    assert len(set(bits[0].values())) == 6
+
+
+class Killed(Exception):
+    pass
+
+
+@pytest.mark.parametrize("evaluate_every", ["epoch", 7])
+def test_a_pack_stopped_anywhere_ends_with_the_same_bits(
+    make_run: MakeRun, place: Place, monkeypatch: pytest.MonkeyPatch, evaluate_every: str | int
+) -> None:
+    keys = {"train__evaluate_every": evaluate_every, "sweep__tickets_per_trial": 3}
+    undisturbed, run = make_run(**keys), make_run(**keys)
+    finish(undisturbed, place)
+    trajectory = train_dense(run, 0, place, nobody)
+    make_masks(run.experiment, run.folder.replicate(0), trajectory)
+    monkeypatch.setattr(retrain, "STATE_EVERY_SECONDS", -1.0)
+    for pack in ready(run.experiment, set()):
+        # Dies at every evaluation: each life gets one further, from the state of the one before.
+        for _life in range(60):
+            reports: list[Any] = []
+
+            def die_at_the_second_report(
+                rows: Any, records: Any, seen: list[Any] = reports
+            ) -> None:
+                seen.append(rows)
+                if len(seen) == 2:
+                    raise Killed
+
+            try:
+                train_pack(run, pack, place, die_at_the_second_report)
+                break
+            except Killed:
+                continue
+        else:
+            pytest.fail("it never ended")
+    assert final_bits(run) == final_bits(undisturbed)
+    for ticket in grid(run.experiment):
+        of, other = (r.folder.replicate(0).ticket(ticket.name) for r in (run, undisturbed))
+        epochs, expected = (read_json(folder.done)["epochs"] for folder in (of, other))
+        for row in [*epochs, *expected]:
+            del row["seconds"]
+        assert epochs == expected
+        assert not of.state.exists()
+        assert read_json(of.attempts)["attempts"] > 1
+
+
+def test_a_finished_ticket_is_never_begun_again(make_run: MakeRun, place: Place) -> None:
+    run = make_run()
+    finish(run, place)
+    before = {
+        path: path.stat().st_mtime_ns for path in run.folder.path.rglob("*") if path.is_file()
+    }
+    records: list[Any] = []
+    for pack in ready(run.experiment, set()):
+        train_pack(run, pack, place, lambda _rows, ended: records.extend(ended))
+    assert [record["row"]["attempts"] for record in records] == [1] * 6
+    assert before == {path: path.stat().st_mtime_ns for path in before}
+
+
+def test_a_dense_run_stopped_anywhere_ends_with_the_same_bits(
+    make_run: MakeRun, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    undisturbed, run = make_run(), make_run()
+    train_dense(undisturbed, 0, place, nobody)
+    monkeypatch.setattr("ltray.training.dense.STATE_EVERY_SECONDS", -1.0)
+
+    def die(row: dict[str, Any]) -> None:
+        raise Killed
+
+    for _life in range(3):
+        with pytest.raises(Killed):
+            train_dense(run, 0, place, die)
+        # The row came before the state was written, so this life's epoch is lost and made again.
+        step_files = list(run.folder.replicate(0).trajectory.parent.glob("step-*"))
+        assert step_files
+    trajectory = train_dense(run, 0, place, nobody)
+    for step in (0, 6, 20, trajectory.total_steps):
+        one, other = (load_snapshot(r.folder.replicate(0).step(step)) for r in (run, undisturbed))
+        assert same(one.model, other.model)
+        assert {n: same(s, other.optimizer[n]) for n, s in one.optimizer.items()} == dict.fromkeys(
+            one.optimizer, True
+        )
+    assert trajectory.row["attempts"] == 4
+
+
+def test_a_new_reset_point_is_made_from_the_trajectory_with_the_same_bits(
+    make_run: MakeRun, place: Place
+) -> None:
+    whole, run = make_run(reset__epochs=[0, 0.3, 1, 1.5]), make_run(reset__epochs=[0, 1])
+    train_dense(whole, 0, place, nobody)
+    train_dense(run, 0, place, nobody)
+    grown = run.experiment.model_copy(update={"reset": whole.experiment.reset})
+    folder = run.folder.replicate(0)
+    kept = {path: path.read_bytes() for path in folder.trajectory.parent.glob("step-*")}
+    record = train_dense(
+        Run(grown, run.fingerprint, run.pixels, run.folder, run.data), 0, place, nobody
+    )
+    assert all(path.read_bytes() == content for path, content in kept.items())
+    for step in (6, 30):
+        assert record.has_step(folder, step)
+        other = load_snapshot(whole.folder.replicate(0).step(step))
+        assert same(load_snapshot(folder.step(step)).model, other.model)
+    assert record.row == read_trajectory(folder).row  # type: ignore[union-attr]
+
+
+def test_restart_runs_the_whole_recipe_from_step_zero(make_run: MakeRun, place: Place) -> None:
+    run = make_run(reset__schedule="restart", reset__epochs=[1], prune__sparsities=[0.5])
+    trajectory = finish(run, place)
+    (ticket,) = grid(run.experiment)
+    record = read_json(run.folder.replicate(0).ticket(ticket.name).done)
+    assert record["row"]["steps_trained"] == trajectory.total_steps
+    assert [row["epoch"] for row in record["epochs"]] == [1, 2, 3]
+
+
+def test_continue_goes_on_to_the_dense_runs_end(make_run: MakeRun, place: Place) -> None:
+    run = make_run(reset__epochs=[1], prune__sparsities=[0.5])
+    trajectory = finish(run, place)
+    (ticket,) = grid(run.experiment)
+    record = read_json(run.folder.replicate(0).ticket(ticket.name).done)
+    assert record["row"]["steps_trained"] == trajectory.total_steps * 2 // 3
+    assert [row["epoch"] for row in record["epochs"]] == [2, 3]
+
+
+def test_a_diverged_ticket_is_left_behind_and_its_pack_goes_on(
+    make_run: MakeRun, place: Place
+) -> None:
+    run = make_run(train__batch_size=120)
+    trajectory = train_dense(run, 0, place, nobody)
+    folder = run.folder.replicate(0)
+    make_masks(run.experiment, folder, trajectory)
+    poisoned = load_snapshot(folder.step(0))
+    poisoned.model["fc2.weight"].fill_(1e30)
+    save_snapshot(folder.step(0), poisoned)
+    for pack in ready(run.experiment, set()):
+        train_pack(run, pack, place, nobody)
+    status = {
+        ticket.reset_epoch: read_json(folder.ticket(ticket.name).done)["row"]
+        for ticket in grid(run.experiment)
+    }
+    assert {point: row["status"] for point, row in status.items()} == {
+        0.0: "diverged",
+        0.3: "done",
+        1.0: "done",
+    }
+    assert status[0.0]["val_top1"] is None
+    assert "finite" in status[0.0]["error"]
+
+
+def test_a_diverged_dense_run_is_an_error(make_run: MakeRun, place: Place) -> None:
+    with pytest.raises(StageFailed, match="not finite"):
+        train_dense(make_run(train__lr=1e30), 0, place, nobody)
+
+
+def test_keep_dense_is_judged_before_the_dense_run(make_run: MakeRun, place: Place) -> None:
+    run = make_run(prune__keep_dense=["fc3.wieght"])
+    with pytest.raises(LtrayError, match=r"fc3\.weight"):
+        train_dense(run, 0, place, nobody)
+    assert not list(run.folder.path.rglob("step-*"))
+
+
+def test_ticket_files_hold_what_the_contract_says(make_run: MakeRun, place: Place) -> None:
+    run = make_run()
+    trajectory = finish(run, place)
+    for ticket in grid(run.experiment):
+        folder = run.folder.replicate(0).ticket(ticket.name)
+        record = read_json(folder.done)
+        for name, expected in record["sha256"].items():
+            assert sha256_of(folder.path / name) == expected
+        assert set(record["sha256"]) == {"weights.safetensors", "correct.safetensors"}
+        row = record["row"]
+        assert row["dense_val_top1"] == trajectory.row["val_top1"]
+        assert row["steps_trained"] + row["reset_step"] == trajectory.total_steps
+        assert _right(folder.correct, "validation") == round(row["val_top1"] * 216)
+        assert _right(folder.correct, "test") == round(row["test_top1"] * 359)
+
+
+def _right(path: Path, split: str) -> int:
+    packed = load_file(path)[split]
+    return int(sum(byte.bit_count() for byte in packed.tolist()))
+
+
+def test_seeds_change_the_result_and_data_seed_only_the_order(
+    make_run: MakeRun, place: Place
+) -> None:
+    first, other_order, other_seed = (
+        make_run(train__epochs=2, reset__epochs=[0], **keys)
+        for keys in ({}, {"train__data_seed": 7}, {"seed": 7})
+    )
+    runs = [first, other_order, other_seed]
+    ends = [train_dense(run, 0, place, nobody).row["val_loss"] for run in runs]
+    starts = [load_snapshot(run.folder.replicate(0).step(0)).model for run in runs]
+    assert same(starts[0], starts[1])
+    assert not same(starts[0], starts[2])
+    assert len(set(ends)) == 3
+
+
+def test_batchnorm_comes_from_the_reset_point(make_run: MakeRun, place: Place) -> None:
+    run = make_run(
+        model__arch="resnet20",
+        data__train_limit=120,
+        train__epochs=2,
+        train__lr=0.01,
+        prune__scope="global",
+        prune__output_rate=None,
+        prune__sparsities=[0.5],
+        reset__epochs=[1],
+    )
+    finish(run, place)
+    folder = run.folder.replicate(0)
+    (ticket,) = grid(run.experiment)
+    start = load_snapshot(folder.step(2)).model
+    end = load_file(folder.ticket(ticket.name).weights)
+    counts = [key for key in start if key.endswith("num_batches_tracked")]
+    assert counts
+    assert all(int(start[key]) == 2 and int(end[key]) == 4 for key in counts)
+
+
+def test_records_are_plain_json(make_run: MakeRun, place: Place) -> None:
+    run = make_run(prune__sparsities=[0.5], reset__epochs=[0])
+    finish(run, place)
+    for path in run.folder.path.rglob("*.json"):
+        json.loads(path.read_text(), parse_constant=pytest.fail)
