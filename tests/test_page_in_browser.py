@@ -1,0 +1,60 @@
+"""The report as a browser sees it."""
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from conftest import MakeRun
+
+from ltray.analysis.page import write_report
+from ltray.locate import write_experiment
+from ltray.lottery.pruning import make_masks
+from ltray.lottery.tickets import ready
+from ltray.training.dense import train_dense
+from ltray.training.place import this_place
+from ltray.training.retrain import train_pack
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+OFFLINE = (
+    "--disable-quic --no-first-run --disable-background-networking --disable-component-update "
+    "--disable-sync --disable-gpu --no-sandbox --headless"
+).split()
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
+def test_the_page_opens_without_console_messages_or_requests(
+    make_run: MakeRun, tmp_path: Path
+) -> None:
+    run = make_run()
+    write_experiment(run)
+    place = this_place()
+    trajectory = train_dense(run, 0, place, lambda _row: None)
+    make_masks(run.experiment, run.folder.replicate(0), trajectory)
+    for pack in ready(run.experiment, set()):
+        train_pack(run, pack, place, lambda _rows, _records: None)
+    page = write_report(run.folder, run.experiment)
+    net_log = tmp_path / "net.json"
+    shown = subprocess.run(
+        [
+            str(CHROMIUM),
+            *OFFLINE,
+            f"--user-data-dir={tmp_path / 'profile'}",
+            f"--log-net-log={net_log}",
+            "--enable-logging=stderr",
+            "--virtual-time-budget=2000",
+            "--dump-dom",
+            page.as_uri(),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert "CONSOLE" not in shown.stderr
+    assert run.folder.path.name in shown.stdout
+    assert "</html>" in shown.stdout
+    events = json.loads(net_log.read_text())["events"]
+    urls = {event.get("params", {}).get("url", "") for event in events}
+    assert not [url for url in urls if url.startswith(("http://", "https://", "ws"))]
