@@ -5,7 +5,7 @@ from pathlib import Path
 from ltray.analysis.results import Results, read_results
 from ltray.experiment import Experiment
 from ltray.experiment_file import read_experiment
-from ltray.locate import DEFAULT_ROOT, locate_experiment
+from ltray.locate import DEFAULT_ROOT, locate_experiment, root_folder
 from ltray.say import Say
 
 
@@ -31,7 +31,7 @@ def run_sweep(
     """Do everything of an experiment that is not done yet, and give its results.
 
     The same call again goes on where an interrupted one was; a finished sweep is only read.
-    Starts a Ray session, so none may be running in this process.
+    Uses the process's Ray session where there is one, else starts one and ends it.
 
     Args:
         experiment: from `load_experiment`.
@@ -45,6 +45,6 @@ def run_sweep(
     """
     from ltray.cluster.sweeping import sweep_run
 
-    run = locate_experiment(experiment, Path(root))
+    run = locate_experiment(experiment, root_folder(root))
     sweep_run(run, address, say)
     return read_results(run.folder.path)

@@ -23,7 +23,7 @@ def parser(command: str, description: str) -> argparse.ArgumentParser:
         help="an experiment file or a run's folder; experiments/digits.yaml when left out",
     )
     arguments.add_argument(
-        "--root", type=Path, metavar="DIR", help="folder of runs and shards (default: ./runs)"
+        "--root", type=_root, metavar="DIR", help="folder of runs and shards (default: ./runs)"
     )
     return arguments
 
@@ -33,6 +33,12 @@ def add_address(arguments: argparse.ArgumentParser) -> None:
     arguments.add_argument(
         "--address", help="of a running Ray cluster, or auto; without it Ray starts here"
     )
+
+
+def _root(text: str) -> Path:
+    from ltray.locate import root_folder
+
+    return root_folder(text)
 
 
 def experiment_path(given: str | None) -> Path:

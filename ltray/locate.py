@@ -33,6 +33,20 @@ def experiments_folder() -> Path:
     return beside if beside.is_dir() else package / "_experiments"
 
 
+def root_folder(root: Path | str) -> Path:
+    """The folder of runs and shards that a person named.
+
+    Raises:
+        LtrayError: it is an object store, or no folder.
+    """
+    if str(root).startswith(("s3:", "gs:")):
+        raise LtrayError("--root", f"{root} is not yet available", "name a folder")
+    folder = Path(root)
+    if folder.exists() and not folder.is_dir():
+        raise LtrayError("--root", f"{folder} is not a folder", "name another one")
+    return folder
+
+
 def locate(path: Path, root: Path | None = None) -> Run:
     """The run of an experiment file, or of the folder of an earlier run.
 
@@ -59,8 +73,6 @@ def locate_experiment(experiment: Experiment, root: Path) -> Run:
     """
     run = None
     problems = []
-    if root.exists() and not root.is_dir():
-        problems.append(LtrayError("--root", f"{root} is not a folder", "name another one"))
     try:
         check_arch(experiment.model.arch)
     except LtrayError as error:

@@ -10,7 +10,7 @@ def main() -> int:
 
     from ltray.analysis.page import write_report
     from ltray.analysis.results import collect, write_tables
-    from ltray.cluster.lease import only_driver
+    from ltray.cluster.lease import has_driver, only_driver
     from ltray.errors import LtrayError
     from ltray.locate import locate
 
@@ -18,9 +18,10 @@ def main() -> int:
     if not run.folder.path.is_dir():
         mend = "sweep it first, or give the --root that its run lies in"
         raise LtrayError(str(run.folder.path), "there is no such run yet", mend)
-    with only_driver(run.folder):
-        write_tables(run.folder, collect(run.folder), run.experiment.report.margin)
-        print(write_report(run.folder, run.experiment))
+    if not has_driver(run.folder):  # a sweep at work writes its tables itself
+        with only_driver(run.folder):
+            write_tables(run.folder, collect(run.folder), run.experiment.report.margin)
+    print(write_report(run.folder, run.experiment))
     return 0
 
 

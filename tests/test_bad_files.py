@@ -91,3 +91,10 @@ def test_no_cluster_at_the_address(tmp_path: Path, digits_shards: Path) -> None:
     assert ended.status == 2, ended
     assert "Traceback" not in ended.err
     assert "--address" in ended.err
+
+
+def test_an_object_store_as_root_is_refused_and_makes_no_folder(tmp_path: Path) -> None:
+    ended = run("sweep", "--root", "s3://bucket/runs", folder=tmp_path)
+    assert ended.status == 2
+    assert "s3://bucket/runs is not yet available" in ended.err
+    assert list(tmp_path.iterdir()) == []

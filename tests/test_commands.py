@@ -143,6 +143,9 @@ def test_ctrl_c_stops_cleanly_and_a_second_driver_is_refused(tmp_path: Path) -> 
     second = run("sweep", path, folder=tmp_path)
     assert second.status == 2
     assert f"process {process.pid} on " in second.err
+    page = run("report", path, folder=tmp_path)
+    assert page.status == 0, page
+    assert "report.html" in page.out
     os.killpg(process.pid, signal.SIGINT)
     ended = finish(process, timeout=60)
     assert ended.status == 130, ended

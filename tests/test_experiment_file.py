@@ -161,7 +161,7 @@ def ids(tmp_path: Path, **changes: Any) -> tuple[str, str]:
 
 def test_only_what_decides_the_dense_run_decides_its_id(tmp_path: Path) -> None:
     first = ids(tmp_path)
-    same = [
+    same: list[dict[str, Any]] = [
         {"data__path": "elsewhere.npz"},
         {"prune__sparsities": [0.1]},
         {"reset__epochs": [2]},
@@ -171,16 +171,29 @@ def test_only_what_decides_the_dense_run_decides_its_id(tmp_path: Path) -> None:
         {"data__image_size": 28},
         {"train__data_seed": 0},
     ]
-    other = [{"seed": 1}, {"train__lr": 0.2}, {"model__arch": "resnet20"}, {"train__data_seed": 1}]
+    other: list[dict[str, Any]] = [
+        {"seed": 1},
+        {"train__lr": 0.2},
+        {"model__arch": "resnet20"},
+        {"train__data_seed": 1},
+    ]
     assert all(ids(tmp_path, **change) == first for change in same)
     assert all(ids(tmp_path, **change)[0] != first[0] for change in other)
 
 
 def test_only_what_decides_the_shards_decides_their_id(tmp_path: Path) -> None:
     first = ids(tmp_path)[1]
-    same = [{"data__crop_size": 20}, {"data__classes": [1, 2]}, {"data__augment": "random_crop"}]
+    same: list[dict[str, Any]] = [
+        {"data__crop_size": 20},
+        {"data__classes": [1, 2]},
+        {"data__augment": "random_crop"},
+    ]
     assert all(ids(tmp_path, **change)[1] == first for change in same)
-    other = [{"data__image_size": 20}, {"data__resize": "squash"}, {"data__encoding": "jpeg"}]
+    other: list[dict[str, Any]] = [
+        {"data__image_size": 20},
+        {"data__resize": "squash"},
+        {"data__encoding": "jpeg"},
+    ]
     assert all(ids(tmp_path, **change)[1] != first for change in other)
 
 

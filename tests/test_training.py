@@ -14,7 +14,7 @@ from ltray.errors import LtrayError, StageFailed
 from ltray.files import read_json, sha256_of
 from ltray.lottery.masks import load_mask
 from ltray.lottery.pruning import make_masks
-from ltray.lottery.snapshot import load_snapshot, save_snapshot
+from ltray.lottery.snapshot import Snapshot, load_snapshot, save_snapshot
 from ltray.lottery.tickets import Pack, grid, ready
 from ltray.lottery.trajectory import Trajectory, read_trajectory
 from ltray.run import Run
@@ -115,11 +115,12 @@ def test_masked_weights_and_their_optimizer_state_are_exactly_zero(
     )
     monkeypatch.setattr(retrain, "STATE_EVERY_SECONDS", -1.0)  # a state after every epoch
     states: list[Path] = []
-    monkeypatch.setattr(
-        retrain,
-        "save_snapshot",
-        lambda path, state: (save_snapshot(path, state), states.append(path)),
-    )
+
+    def save_and_note(path: Path, state: Snapshot) -> None:
+        save_snapshot(path, state)
+        states.append(path)
+
+    monkeypatch.setattr(retrain, "save_snapshot", save_and_note)
     folder = run.folder.replicate(0)
 
     def check_states(rows: Sequence[Any], records: Sequence[Any]) -> None:

@@ -41,6 +41,14 @@ def only_driver(run: RunFolder) -> Iterator[None]:
             run.lease.unlink()
 
 
+def has_driver(run: RunFolder) -> bool:
+    """Whether a living driver is at work on the run."""
+    try:
+        return _is_alive(read_json(run.lease))
+    except FileNotFoundError:
+        return False
+
+
 def _take(lease: Path, me: dict[str, Any]) -> None:
     lease.parent.mkdir(parents=True, exist_ok=True)
     while not _published(lease, me):

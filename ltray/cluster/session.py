@@ -45,15 +45,20 @@ class Cluster:
 def session(address: str | None) -> Iterator[Cluster]:
     """Join the cluster at `address`, or start one on this machine; leave it at the end.
 
+    A session that the process has already, a notebook's for instance, is used and left alone.
+
     Raises:
         LtrayError: there is no cluster at the address.
     """
     for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)
-    if address not in (None, "auto"):
-        _check_answers(str(address))
     import ray
 
+    if ray.is_initialized():
+        yield _cluster(dashboard="")
+        return
+    if address not in (None, "auto"):
+        _check_answers(str(address))
     try:
         context = ray.init(address=address, log_to_driver=False, logging_level="ERROR")
     except ConnectionError as error:
