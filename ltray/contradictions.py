@@ -23,13 +23,15 @@ def contradictions(experiment: Experiment) -> list[Problem]:
 
 
 def too_few_images(
-    experiment: Experiment, train_images: int, validation_images: int
+    experiment: Experiment, train_images: int, validation_images: int, test_images: int
 ) -> list[Problem]:
     """What only the number of images can tell: is there a batch, are reset points distinct?"""
     batch = experiment.train.batch_size
     if validation_images == 0:
         share = experiment.data.validation_fraction
         return [("data.validation_fraction", f"{share} leaves no image to choose by", "raise it")]
+    if test_images == 0:
+        return [("data.classes", "no test image is of these classes", "add a class that has some")]
     if batch > train_images:
         return [
             (

@@ -215,7 +215,7 @@ def _mend(value: object, allowed: str) -> str:
     found = value if isinstance(value, list) else [value]
     for item in found:
         if isinstance(item, str) and _reads_as_number(item) and "number" in allowed:
-            return f"YAML takes {item} for text: write it with a point and a sign, as 1.0e-4"
+            return f"YAML takes {item} for text: no quotes, and with a point and a sign, as 1.0e-4"
         if isinstance(item, bool) and allowed != "true or false":
             return (
                 "YAML takes yes, no, on, off, true and false for bools: write a number, or quote it"

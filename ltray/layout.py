@@ -128,6 +128,11 @@ class RunFolder:
         """driver.json, there while a driver works on the run: who it is, when it last said so."""
         return self.path / "driver.json"
 
+    @property
+    def lock(self) -> Path:
+        """Empty; locked while a process looks at the lease and then writes it."""
+        return self.path / ".driver.lock"
+
     def tune(self, launch: str) -> Path:
         return self.path / "tune" / launch
 

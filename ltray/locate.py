@@ -86,18 +86,12 @@ def locate_experiment(experiment: Experiment, root: Path) -> Run:
     return run
 
 
-def write_experiment(run: Run) -> bool:
-    """Write experiment.yaml of a run: id, fingerprint, and every key with its value.
-
-    Returns:
-        whether anything in it is new.
-    """
+def write_experiment(run: Run) -> None:
+    """Write experiment.yaml of a run: id, fingerprint, and every key with its value."""
     header = f"# id: {run.folder.path.name}\n# fingerprint: {run.fingerprint}\n"
     text = header + yaml.safe_dump(run.experiment.model_dump(mode="json"), sort_keys=False)
-    if run.folder.experiment.is_file() and run.folder.experiment.read_text() == text:
-        return False
-    write_whole(run.folder.experiment, text.encode())
-    return True
+    if not run.folder.experiment.is_file() or run.folder.experiment.read_text() != text:
+        write_whole(run.folder.experiment, text.encode())
 
 
 def _located(experiment: Experiment, root: Path) -> Run:
@@ -105,7 +99,7 @@ def _located(experiment: Experiment, root: Path) -> Run:
     try:
         return _run(experiment, source_facts(experiment.data), root)
     except LtrayError as absent:
-        fitting = [] if path is None or Path(path).exists() else _fitting(experiment, root)
+        fitting = _fitting(experiment, root) if absent.args[0] == "data.path" else []
         if not fitting:
             raise
         if len(fitting) > 1:

@@ -12,7 +12,7 @@ def main() -> int:
     from ltray.analysis.results import collect, write_tables
     from ltray.cluster.lease import has_driver, only_driver
     from ltray.errors import LtrayError
-    from ltray.locate import locate
+    from ltray.locate import locate, write_experiment
 
     run = locate(experiment_path(options.experiment), options.root)
     if not run.folder.path.is_dir():
@@ -20,6 +20,7 @@ def main() -> int:
         raise LtrayError(str(run.folder.path), "there is no such run yet", mend)
     if not has_driver(run.folder):  # a sweep at work writes its tables itself
         with only_driver(run.folder):
+            write_experiment(run)
             write_tables(run.folder, collect(run.folder), run.experiment.report.margin)
     print(write_report(run.folder, run.experiment))
     return 0

@@ -10,7 +10,7 @@ import pytest
 import torch
 from conftest import MakeRun
 
-from ltray.data import images
+from ltray.data import batches as batches_module
 from ltray.data.augment import augmented, centre
 from ltray.data.batches import WINDOW_PARTS, Batches, epoch_order, open_data_set
 from ltray.data.manifest import read_manifest
@@ -54,7 +54,8 @@ def test_the_three_splits_are_disjoint_and_validation_does_not_depend_on_the_lim
     assert np.bincount(few.train.labels).tolist() == [10] * 10
     for selection, r in zip(selections, (run, limited), strict=True):
         counts = image_counts(read_manifest(r.data), r.experiment.data)
-        assert counts == (len(selection.train.rows), len(selection.validation.rows))
+        splits = (selection.train, selection.validation, selection.test)
+        assert counts == tuple(len(split.rows) for split in splits)
 
 
 def test_validation_is_stratified(make_run: MakeRun) -> None:
@@ -77,6 +78,7 @@ def test_classes_are_kept_and_renumbered_in_the_order_written(make_run: MakeRun)
     assert image_counts(read_manifest(run.data), run.experiment.data) == (
         len(selection.train.rows),
         len(selection.validation.rows),
+        len(selection.test.rows),
     )
 
 
@@ -109,12 +111,30 @@ def test_evaluation_shows_every_image_once_in_a_fixed_order(make_run: MakeRun) -
     assert equal(shown, again)
 
 
-def test_images_are_normalised_by_the_train_shards_own_statistics(make_run: MakeRun) -> None:
-    run = make_run(data__validation_fraction=0.001)
-    every = torch.cat([x for x, _ in batches_of(run, batch_size=1).epoch(0)])
-    # 1 of 1,438 images is validation, so mean and deviation are off by about a thousandth.
-    assert abs(float(every.mean())) < 2e-3
-    assert abs(float(every.std()) - 1) < 2e-3
+def test_colour_is_standardised_by_the_train_shards_own_statistics(
+    make_run: MakeRun, tmp_path: Path
+) -> None:
+    generator = np.random.default_rng(0)
+    images = generator.integers(0, (256, 128, 64), size=(400, 8, 8, 3), dtype=np.uint8)
+    labels = np.arange(400) % 2
+    np.savez(
+        tmp_path / "colour.npz",
+        x_train=images,
+        y_train=labels,
+        x_test=images[:9],
+        y_test=labels[:9],
+    )
+    source = {"source": "npz", "path": str(tmp_path / "colour.npz"), "validation_fraction": 0.0025}
+    every = torch.cat([x for x, _ in batches_of(make_run(data=source), batch_size=1).epoch(0)])
+    # 1 of 400 images is validation, so mean and deviation are off by a few thousandths.
+    assert float(every.mean((0, 2, 3)).abs().max()) < 5e-3
+    assert float((every.std((0, 2, 3)) - 1).abs().max()) < 5e-3
+
+
+def test_grey_becomes_zero_to_one_and_black_stays_zero(make_run: MakeRun) -> None:
+    every = torch.cat([x for x, _ in batches_of(make_run()).epoch(0)])
+    assert float(every.min()) == 0
+    assert float(every.max()) == 1
 
 
 @pytest.mark.parametrize("augment", ["none", "random_crop", "random_resized_crop"])
@@ -124,7 +144,7 @@ def test_streamed_images_are_the_resident_ones_bit_for_bit(
 ) -> None:
     run = make_run(data__augment=augment, data__encoding="jpeg")
     resident = batches_of(run)
-    monkeypatch.setattr(images, "resident_budget", lambda _device: 0)
+    monkeypatch.setattr(batches_module, "resident_budget", lambda _device: 0)
     streamed = batches_of(run, threads=threads)
     assert equal(epoch_of(resident, 0), epoch_of(streamed, 0))
     assert equal(epoch_of(resident, 1, first=7), epoch_of(streamed, 1, first=7))

@@ -59,7 +59,9 @@ def test_from_nothing_to_a_report_then_again_then_grown(tmp_path: Path, make_run
     assert final_bits(folder) == undisturbed_bits(make_run, {})
     assert "Traceback" not in first.err + first.out
 
+    (folder / "tickets.parquet").unlink()
     again = run("sweep", path, folder=tmp_path)
+    assert len(rows(folder)) == 6
     assert again.status == 0
     assert again.seconds < 10
     assert "all done" in again.out
@@ -178,6 +180,20 @@ def test_what_always_fails_is_failed_with_its_error_and_the_rest_is_done(tmp_pat
     assert not list(folder.rglob("failed.json"))
 
 
+def test_what_goes_wrong_in_the_dense_run_is_one_clear_text(tmp_path: Path) -> None:
+    cases = {
+        "prune__keep_dense": (["fc1.wieght"], 2, "did you mean 'fc1.weight'"),
+        "train__lr": (1e30, 1, "lower train.lr"),
+    }
+    for key, (value, status, said) in cases.items():
+        path = write_experiment(tmp_path / "small.yaml", small_document({key: value}))
+        ended = run("dense", path, folder=tmp_path)
+        assert ended.status == status, ended
+        assert said in ended.err
+        assert "Traceback" not in ended.err + ended.out
+        assert not list(tmp_path.rglob("trajectory.json"))
+
+
 def ready_packs(folder: Path) -> Any:
     from ltray.experiment_file import read_experiment
 
@@ -205,6 +221,7 @@ def test_trials_are_pinned_to_distinct_gpus_also_pretended_ones(tmp_path: Path) 
     found = rows(only_run(tmp_path / "runs", "small"))
     assert {row["cuda_visible_devices"] for row in found} == {"0", "1"}
     assert {row["device"] for row in found} == {"cpu"}
+    assert ended.out.count("torch sees no GPU") == 1
 
 
 def test_the_python_api_does_what_the_commands_do(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ def test_a_second_driver_is_refused_and_the_first_is_named(tmp_path: Path) -> No
         with pytest.raises(LtrayError, match=f"process {os.getpid()} on "), only_driver(run):
             pytest.fail("two drivers on one run")
         assert run.lease.is_file()
-    assert list(run.path.iterdir()) == []
+    assert list(run.path.iterdir()) == [run.lock]
 
 
 def test_a_dead_driver_of_this_host_is_taken_over_at_once(tmp_path: Path) -> None:
@@ -59,6 +59,21 @@ def test_a_driver_of_another_host_is_taken_over_when_its_lease_has_lapsed(
     else:
         with pytest.raises(LtrayError, match="elsewhere"), only_driver(run):
             pytest.fail("took over a living driver")
+
+
+def test_a_driver_that_slept_too_long_leaves_the_next_ones_lease_alone(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path / "run")
+    with only_driver(run):
+        write_json(run.lease, {**read_json(run.lease), "token": "another"})
+    assert read_json(run.lease)["token"] == "another"
+
+
+def test_a_damaged_lease_is_named(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path / "run")
+    run.path.mkdir()
+    run.lease.write_text("{")
+    with pytest.raises(LtrayError, match="is no lease"), only_driver(run):
+        pytest.fail("took a lease that it could not read")
 
 
 def test_of_many_that_try_at_once_one_becomes_the_driver(tmp_path: Path) -> None:

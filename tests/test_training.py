@@ -1,6 +1,7 @@
 """Dense runs and retrainings on real digits, without Ray."""
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from safetensors.torch import load_file
 
 from ltray.errors import LtrayError, StageFailed
 from ltray.files import read_json, sha256_of
-from ltray.lottery.masks import load_mask
+from ltray.lottery.masks import load_mask, make_mask
 from ltray.lottery.pruning import make_masks
 from ltray.lottery.snapshot import Snapshot, load_snapshot, save_snapshot
 from ltray.lottery.tickets import Pack, grid, ready
@@ -76,6 +77,55 @@ def test_an_all_ones_mask_at_reset_point_zero_gives_the_dense_runs_bits(
     row = read_json(folder.ticket(ticket.name).done)["row"]
     assert row["val_loss"] == trajectory.row["val_loss"]
     assert row["density_kept"] == 1
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        {"train__schedule": "cosine"},
+        {"train__schedule": "step", "train__drops": [1.5], "train__warmup_epochs": 0.5},
+        {"data__augment": "random_crop", "train__label_smoothing": 0.1},
+    ],
+)
+def test_without_momentum_continuing_with_all_weights_gives_the_dense_runs_bits(
+    make_run: MakeRun, place: Place, recipe: dict[str, Any]
+) -> None:
+    # There is no optimizer state to lose, so any other rate, order or weights would show.
+    run = make_run(train__momentum=0, prune__sparsities=[0], prune__output_rate=None, **recipe)
+    trajectory = finish(run, place)
+    folder = run.folder.replicate(0)
+    dense = load_snapshot(folder.step(trajectory.total_steps))
+    for ticket in grid(run.experiment):
+        assert same(load_file(folder.ticket(ticket.name).weights), dense.model)
+
+
+def test_masks_are_cut_from_the_dense_runs_last_weights_without_what_is_kept_dense(
+    make_run: MakeRun, place: Place
+) -> None:
+    run = make_run(prune__keep_dense=["fc1.weight"])
+    trajectory = finish(run, place)
+    folder = run.folder.replicate(0)
+    last = load_snapshot(folder.step(trajectory.total_steps)).model
+    scores = {name: last[name].abs() for name in ("fc2.weight", "fc3.weight")}
+    for ticket in grid(run.experiment):
+        expected = make_mask(scores, run.experiment.prune, ticket.sparsity, "fc3.weight")
+        assert same(load_mask(folder.mask(ticket.mask)), expected)
+        row = read_json(folder.ticket(ticket.name).done)["row"]
+        assert row["prunable_weights"] == 31000
+        weights = load_file(folder.ticket(ticket.name).weights)
+        assert bool(weights["fc1.weight"].all())
+
+
+def test_label_smoothing_is_in_the_loss(make_run: MakeRun, place: Place) -> None:
+    rows: list[dict[str, Any]] = []
+    for smoothing in (0.0, 0.2):
+        run = make_run(train__label_smoothing=smoothing, train__epochs=1, reset__epochs=[0])
+        rows.append(train_dense(run, 0, place, nobody).epochs[0])
+    assert rows[0]["train_loss"] != rows[1]["train_loss"]
+    # A model that is right and sure pays 0.2 x 0.9 x (its margin) more: here, by hand, at least
+    # the smoothed loss's own minimum, the entropy of (0.82, 9 x 0.02).
+    least = -(0.82 * math.log(0.82) + 9 * 0.02 * math.log(0.02))
+    assert rows[1]["train_loss"] > least
 
 
 def test_dropout_comes_from_the_step_and_not_from_the_process(
@@ -241,6 +291,10 @@ def test_a_dense_run_stopped_anywhere_ends_with_the_same_bits(
             one.optimizer, True
         )
     assert trajectory.row["attempts"] == 4
+    epochs, expected = (read_trajectory(r.folder.replicate(0)).epochs for r in (run, undisturbed))  # type: ignore[union-attr]
+    for row in [*epochs, *expected]:
+        del row["seconds"]
+    assert epochs == expected
 
 
 def test_a_new_reset_point_is_made_from_the_trajectory_with_the_same_bits(
@@ -270,6 +324,9 @@ def test_restart_runs_the_whole_recipe_from_step_zero(make_run: MakeRun, place: 
     record = read_json(run.folder.replicate(0).ticket(ticket.name).done)
     assert record["row"]["steps_trained"] == trajectory.total_steps
     assert [row["epoch"] for row in record["epochs"]] == [1, 2, 3]
+    other = make_run(reset__schedule="restart", reset__epochs=[0], prune__sparsities=[0.5])
+    finish(other, place)
+    assert set(final_bits(other).values()) != set(final_bits(run).values())
 
 
 def test_continue_goes_on_to_the_dense_runs_end(make_run: MakeRun, place: Place) -> None:

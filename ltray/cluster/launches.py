@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +44,7 @@ class Launch:
     def on(self, cluster: Cluster) -> None:
         """Note what the launch runs on."""
         self._machine = {
-            "nodes": cluster.nodes,
+            "nodes": len(cluster.nodes),
             "cpus": cluster.cpus,
             "gpus": cluster.gpus,
             "gpu_names": list(cluster.gpu_names),
@@ -59,11 +59,18 @@ class Launch:
             "stages": self._stages,
             "machine": self._machine,
             "versions": {
-                **{package: version(package) for package in PACKAGES},
+                **{package: _version(package) for package in PACKAGES},
                 "python": platform.python_version(),
             },
         }
         write_json(self._path, {"launches": [*self._before, me]})
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"  # ltray itself, in a checkout
 
 
 def _cpu_name() -> str:

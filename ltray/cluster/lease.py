@@ -1,5 +1,6 @@
 """One driver per run: a small file that says who is at work, renewed while it is."""
 
+import fcntl
 import os
 import secrets
 import socket
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ltray.errors import LtrayError
-from ltray.files import TEMPORARY_PREFIX, read_json, write_json
+from ltray.files import read_json, write_json
 from ltray.layout import RunFolder
 
 RENEWED_EVERY_SECONDS = 15.0
@@ -28,64 +29,60 @@ def only_driver(run: RunFolder) -> Iterator[None]:
         LtrayError: another driver is at work; it is named.
     """
     me = _myself()
-    _take(run.lease, me)
+    with _alone(run):
+        other = _holder(run)
+        if other is not None and _is_alive(other):
+            raise _taken(run.path, other)
+        write_json(run.lease, me)
     stop = threading.Event()
-    renewing = threading.Thread(target=_renew, args=(run.lease, me, stop), daemon=True)
+    renewing = threading.Thread(target=_renew, args=(run, me, stop), daemon=True)
     renewing.start()
     try:
         yield
     finally:
         stop.set()
         renewing.join()
-        with suppress(FileNotFoundError):
-            run.lease.unlink()
+        with _alone(run):
+            if _is_ours(run, me):
+                run.lease.unlink()
 
 
 def has_driver(run: RunFolder) -> bool:
     """Whether a living driver is at work on the run."""
-    try:
-        return _is_alive(read_json(run.lease))
-    except FileNotFoundError:
-        return False
+    other = _holder(run)
+    return other is not None and _is_alive(other)
 
 
-def _take(lease: Path, me: dict[str, Any]) -> None:
-    lease.parent.mkdir(parents=True, exist_ok=True)
-    while not _published(lease, me):
-        with suppress(FileNotFoundError, ValueError):
-            other = read_json(lease)
-            if _is_alive(other):
-                raise _taken(lease.parent, other)
-            _put_aside(lease, other)
+@contextmanager
+def _alone(run: RunFolder) -> Iterator[None]:
+    """Keep other processes from reading and then writing the lease at the same time."""
+    run.lock.parent.mkdir(parents=True, exist_ok=True)
+    with run.lock.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # given back when the file is closed, or the process dies
+        yield
 
 
-def _published(lease: Path, me: dict[str, Any]) -> bool:
-    """Whether the lease is now ours; a link, unlike a write, fails where the name exists."""
-    whole = lease.with_name(f"{TEMPORARY_PREFIX}{me['token']}-{lease.name}")
-    write_json(whole, me)
-    try:
-        os.link(whole, lease)
-    except FileExistsError:
-        return False
-    finally:
-        whole.unlink()
-    return True
-
-
-def _put_aside(lease: Path, dead: dict[str, Any]) -> None:
-    """Remove a dead driver's lease, and only that one, whoever else tries the same."""
-    aside = lease.with_name(f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}-{lease.name}")
-    lease.rename(aside)
-    if read_json(aside)["token"] != dead["token"]:
-        with suppress(FileExistsError):
-            os.link(aside, lease)  # another took over in between: the lease is theirs
-    aside.unlink()
-
-
-def _renew(lease: Path, me: dict[str, Any], stop: threading.Event) -> None:
+def _renew(run: RunFolder, me: dict[str, Any], stop: threading.Event) -> None:
     while not stop.wait(RENEWED_EVERY_SECONDS):
-        with suppress(OSError):  # a full disk must not end the sweep; the lease may lapse
-            write_json(lease, {**me, "renewed_at": time.time()})
+        with suppress(OSError), _alone(run):  # a full disk must not end the sweep
+            if not _is_ours(run, me):
+                return  # this host slept, the lease lapsed, and another driver has it now
+            write_json(run.lease, {**me, "renewed_at": time.time()})
+
+
+def _holder(run: RunFolder) -> dict[str, Any] | None:
+    try:
+        return read_json(run.lease)
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        mend = "delete it, if no sweep is at work on this run"
+        raise LtrayError(str(run.lease), f"is no lease: {error}", mend) from None
+
+
+def _is_ours(run: RunFolder, me: dict[str, Any]) -> bool:
+    other = _holder(run)
+    return other is not None and bool(other["token"] == me["token"])
 
 
 def _myself() -> dict[str, Any]:
@@ -114,7 +111,9 @@ def _taken(run: Path, other: dict[str, Any]) -> LtrayError:
 
 
 def _boot() -> str:
-    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    """This boot of this machine, and which process numbers count: a container has its own."""
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
 
 
 def _process_start(pid: int) -> str | None:

@@ -31,13 +31,14 @@ class Retraining:
         storage: where Tune's files of this launch go.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913, PLR0917 (what a round needs)
         self,
         run: Run,
         trajectories: Mapping[int, Trajectory],
         rows: Rows,
         resources: Mapping[str, int],
         storage: Path,
+        say: Say,
     ) -> None:
         self.run = run
         self.trajectories = trajectories
@@ -45,13 +46,15 @@ class Retraining:
         self.resources = resources
         self.storage = storage
         self.tables_written = time.monotonic()
+        self._say = say
+        self._said_cpu = False
 
-    def finish(self, say: Say) -> None:
+    def finish(self) -> None:
         """Train until every ticket of the grid is done, diverged or failed."""
         self._forget_failures()
         tickets = grid(self.run.experiment)
         margin = self.run.experiment.report.margin
-        self.progress = Progress(tickets, self.rows, self.trajectories, margin, say)
+        self.progress = Progress(tickets, self.rows, self.trajectories, margin, self._say)
         alone: set[TicketKey] = set()
         while packs := ready(self.run.experiment, self.rows.tickets, alone):
             errors = self._round(packs, len(alone))
@@ -61,7 +64,7 @@ class Retraining:
                 reason = errors.get(pack.name, "its trial ended without a result")
                 if left and len(pack.tickets) == 1:
                     self._fail(left[0], pack, reason)
-                    say(f"failed: {left[0].name}: {reason}")
+                    self._say(f"failed: {left[0].name}: {reason}")
                 alone |= {key(ticket) for ticket in left}
 
     def _round(self, packs: list[Pack], number: int) -> dict[str, str]:
@@ -82,11 +85,18 @@ class Retraining:
     def _on_report(self, report: Mapping[str, Any]) -> None:
         for record in report["records"]:
             self.rows.put(record["row"], record["epochs"])
+            self._check_device(record["row"])
         ended = [(one["row"]["replicate"], one["row"]["ticket"]) for one in report["records"]]
         self.progress.see(report["rows"], ended)
         if time.monotonic() - self.tables_written > TABLES_EVERY_SECONDS:
             write_tables(self.run.folder, self.rows, self.run.experiment.report.margin)
             self.tables_written = time.monotonic()
+
+    def _check_device(self, row: Mapping[str, Any]) -> None:
+        """Say once that torch does not see the GPUs that trials are given."""
+        if self.resources["gpu"] and row["device"] == "cpu" and not self._said_cpu:
+            self._said_cpu = True
+            self._say("warning: torch sees no GPU in the trials, so they compute on the CPU")
 
     def _collect(self, pack: Pack) -> None:
         """Read what ended on disk but whose report was lost with its worker."""

@@ -5,7 +5,6 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 from ltray.errors import LtrayError
 from ltray.experiment import Sweep
@@ -29,16 +28,27 @@ class Cluster:
     """What Ray says it has.
 
     Attributes:
-        cpus, gpus: over all nodes.
-        cpus_per_gpu: on the GPU node that has fewest; 0 without GPUs.
+        nodes: CPUs and GPUs of each.
     """
 
-    nodes: int
-    cpus: int
-    gpus: int
-    cpus_per_gpu: int
+    nodes: tuple[tuple[int, int], ...]
     gpu_names: tuple[str, ...]
     dashboard: str
+
+    @property
+    def cpus(self) -> int:
+        """Of all nodes."""
+        return sum(cpus for cpus, _ in self.nodes)
+
+    @property
+    def gpus(self) -> int:
+        """Of all nodes."""
+        return sum(gpus for _, gpus in self.nodes)
+
+    @property
+    def cpus_per_gpu(self) -> int:
+        """On the GPU node that has fewest; 0 without GPUs."""
+        return min((cpus // gpus for cpus, gpus in self.nodes if gpus), default=0)
 
 
 @contextmanager
@@ -60,7 +70,7 @@ def session(address: str | None) -> Iterator[Cluster]:
     if address not in (None, "auto"):
         _check_answers(str(address))
     try:
-        context = ray.init(address=address, log_to_driver=False, logging_level="ERROR")
+        context = ray.init(address=address or "local", log_to_driver=False, logging_level="ERROR")
     except ConnectionError as error:
         raise _no_cluster(str(address), str(error).splitlines()[0]) from None
     try:
@@ -92,19 +102,17 @@ def trial_resources(sweep: Sweep, cluster: Cluster, gpus: int | str) -> dict[str
         gpus: as the experiment has it: `auto` is 1 where the cluster has GPUs.
 
     Raises:
-        LtrayError: the cluster has fewer than one trial needs.
+        LtrayError: no node has what one trial needs.
     """
     wanted_gpus = int(cluster.gpus > 0) if gpus == "auto" else int(gpus)
     cpus = max(1, cluster.cpus_per_gpu * wanted_gpus)
     if sweep.cpus_per_trial != "auto":
         cpus = sweep.cpus_per_trial
-    for key, wanted, there in (
-        ("sweep.gpus_per_trial", wanted_gpus, cluster.gpus),
-        ("sweep.cpus_per_trial", cpus, cluster.cpus),
-    ):
-        if wanted > there:
-            found = f"{wanted}, but the cluster has {there}"
-            raise LtrayError(key, found, f"write at most {there}, or auto")
+    if not any(cpus <= node[0] and wanted_gpus <= node[1] for node in cluster.nodes):
+        wanted = f"{cpus} CPUs and {wanted_gpus} GPUs a trial"
+        there = ", ".join(f"{node[0]} and {node[1]}" for node in sorted(set(cluster.nodes)))
+        found = f"{wanted}, but no node has them; the nodes have {there}"
+        raise LtrayError("sweep.cpus_per_trial, gpus_per_trial", found, "write less, or auto")
     return {"cpu": cpus, "gpu": wanted_gpus}
 
 
@@ -123,17 +131,11 @@ def reason_of(error: BaseException) -> BaseException:
 def _cluster(dashboard: str) -> Cluster:
     import ray
 
-    nodes: list[dict[str, Any]] = [node for node in ray.nodes() if node["Alive"]]
-    resources = [node["Resources"] for node in nodes]
-    with_gpus = [one for one in resources if one.get("GPU", 0) >= 1]
+    resources = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     prefix = "accelerator_type:"
+    names = {key.removeprefix(prefix) for one in resources for key in one if prefix in key}
     return Cluster(
-        nodes=len(nodes),
-        cpus=int(sum(one.get("CPU", 0) for one in resources)),
-        gpus=int(sum(one.get("GPU", 0) for one in resources)),
-        cpus_per_gpu=min((int(one.get("CPU", 0) // one["GPU"]) for one in with_gpus), default=0),
-        gpu_names=tuple(
-            sorted({key.removeprefix(prefix) for one in resources for key in one if prefix in key})
-        ),
+        nodes=tuple((int(one.get("CPU", 0)), int(one.get("GPU", 0))) for one in resources),
+        gpu_names=tuple(sorted(names)),
         dashboard=dashboard,
     )

@@ -29,12 +29,12 @@ def prepare_run(run: Run, address: str | None, say: Say) -> Manifest:
         StageFailed: a part could not be written.
     """
     with only_driver(run.folder):
-        write_experiment(run)
         if run.data.manifest.is_file():
+            write_experiment(run)
             say(f"already prepared: {run.data.path}")
             return read_manifest(run.data)
-        with _launch(run, address, say) as (launch, _), launch.stage("prepare"):
-            return prepare(run, say)
+        with _launch(run, address, say) as (launch, _):
+            return _prepared(run, launch, say)
 
 
 def dense_run(run: Run, address: str | None, say: Say) -> dict[int, Trajectory]:
@@ -45,9 +45,9 @@ def dense_run(run: Run, address: str | None, say: Say) -> dict[int, Trajectory]:
         StageFailed: a stage could not do its work.
     """
     with only_driver(run.folder):
-        write_experiment(run)
         whole = whole_trajectories(run)
         if len(whole) == run.experiment.replicates:
+            write_experiment(run)
             say(f"already whole: {run.folder.replicate(0).trajectory.parent}")
             return whole
         with _launch(run, address, say) as (launch, cluster):
@@ -65,14 +65,15 @@ def sweep_run(run: Run, address: str | None, say: Say) -> int:
     """
     keys = [key(ticket) for ticket in grid(run.experiment)]
     with only_driver(run.folder):
-        changed = write_experiment(run)
         rows = collect(run.folder)
         ended = [one for one in keys if one in rows.tickets and not _failed(rows, one)]
         say(_grid_line(run, len(keys), len(ended)))
         if len(ended) < len(keys):
             _sweep(run, rows, address, say)
-        elif changed or not _is_shown(run):
-            _show(run, rows, say)
+        else:
+            write_experiment(run)
+            if not _is_shown(run):
+                _show(run, rows, say)
         say(f"report: {run.folder.report}")
         return sum(_failed(rows, one) for one in keys)
 
@@ -89,7 +90,7 @@ def _sweep(run: Run, rows: Rows, address: str | None, say: Say) -> None:
         storage = run.folder.tune(launch.name)
         with launch.stage("retrainings"):
             try:
-                Retraining(run, trajectories, rows, resources, storage).finish(say)
+                Retraining(run, trajectories, rows, resources, storage, say).finish()
             finally:
                 write_tables(run.folder, rows, run.experiment.report.margin)
         launch.write()  # the report shows it
@@ -111,20 +112,28 @@ def _launch(run: Run, address: str | None, say: Say) -> Iterator[tuple[Launch, C
 
 
 def _dense_stages(run: Run, launch: Launch, cluster: Cluster, say: Say) -> dict[int, Trajectory]:
-    with launch.stage("prepare"):
-        manifest = prepare(run, say)
+    manifest = _prepared(run, launch, say)
     _check_counts(run, manifest, say)
     with launch.stage("dense run"):
         return train_dense_runs(run, cluster, run.folder.tune(launch.name), say)
 
 
+def _prepared(run: Run, launch: Launch, say: Say) -> Manifest:
+    with launch.stage("prepare"):
+        manifest = prepare(run, say)
+    # Not before: experiment.yaml has the source's own size filled in, and a source whose images
+    # turn out not to be alike must not be taken from there as if the size had been asked for.
+    write_experiment(run)
+    return manifest
+
+
 def _check_counts(run: Run, manifest: Manifest, say: Say) -> None:
     """Judge what depends on the number of images, before anything is trained."""
-    train, validation = image_counts(manifest, run.experiment.data)
-    problems = too_few_images(run.experiment, train, validation)
+    counts = image_counts(manifest, run.experiment.data)
+    problems = too_few_images(run.experiment, *counts)
     if problems:
         raise InvalidExperiment([LtrayError(*problem) for problem in problems])
-    warning = margin_warning(run.experiment, validation)
+    warning = margin_warning(run.experiment, counts[1])
     if warning:
         say(f"warning: {warning}")
 
@@ -138,10 +147,14 @@ def _show(run: Run, rows: Rows, say: Say) -> None:
 
 
 def _is_shown(run: Run) -> bool:
+    """Whether tables and page are there and younger than everything that they show."""
     folder = run.folder
-    return all(
-        path.is_file() for path in (folder.report, folder.tickets_table, folder.epochs_table)
-    )
+    shown = [folder.report, folder.tickets_table, folder.epochs_table]
+    shows = [folder.experiment, *folder.path.glob("replicate-*/tickets/*/*.json")]
+    if not all(path.is_file() for path in shown):
+        return False
+    oldest = min(path.stat().st_mtime_ns for path in shown)
+    return all(path.stat().st_mtime_ns < oldest for path in shows)
 
 
 def _failed(rows: Rows, one: tuple[int, str]) -> bool:
@@ -161,6 +174,6 @@ def _grid_line(run: Run, tickets: int, ended: int) -> str:
 
 
 def _cluster_line(cluster: Cluster) -> str:
-    where = f"{cluster.nodes} node{'s' if cluster.nodes > 1 else ''}"
+    where = f"{len(cluster.nodes)} node{'s' if len(cluster.nodes) > 1 else ''}"
     line = f"Ray: {cluster.cpus} CPUs and {cluster.gpus} GPUs on {where}"
     return f"{line}; dashboard at http://{cluster.dashboard}" if cluster.dashboard else line

@@ -24,7 +24,7 @@ def run_trials(  # noqa: PLR0913 (each is a thing of its own, and has its name i
 ) -> dict[Any, str]:
     """Run one trial per value and wait for all of them.
 
-    A trial that fails starts again up to `max_failures` times; it finds by itself what it had
+    A trial starts again until it has failed `max_failures` times; it finds by itself what it had
     done. Tune's folder is written for people and TensorBoard, and never read back.
 
     Args:
@@ -38,6 +38,7 @@ def run_trials(  # noqa: PLR0913 (each is a thing of its own, and has its name i
         value -> error of the trials that failed for good.
     """
     os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
+    reporting = _Reporting(on_report)
     tuner = tune.Tuner(
         tune.with_resources(trainable, dict(resources)),
         param_space={
@@ -53,12 +54,17 @@ def run_trials(  # noqa: PLR0913 (each is a thing of its own, and has its name i
         run_config=tune.RunConfig(
             name=f"{key}s",
             storage_path=str(storage),
-            failure_config=tune.FailureConfig(max_failures=max_failures),
-            callbacks=[_Reporting(on_report), JsonLoggerCallback(), TBXLoggerCallback()],
+            failure_config=tune.FailureConfig(max_failures=max(0, max_failures - 1)),
+            callbacks=[reporting, JsonLoggerCallback(), TBXLoggerCallback()],
             verbose=0,
         ),
     )
-    results = tuner.fit()
+    try:
+        results = tuner.fit()
+    except Exception:
+        if reporting.error is not None:  # Tune hides what a callback raises in text of its own
+            raise reporting.error from None
+        raise
     return {
         result.config[key]: _reason(result.error)
         for result in results
@@ -69,12 +75,17 @@ def run_trials(  # noqa: PLR0913 (each is a thing of its own, and has its name i
 class _Reporting(tune.Callback):  # type: ignore[misc]
     def __init__(self, on_report: OnReport) -> None:
         self._on_report = on_report
+        self.error: Exception | None = None
 
     def on_trial_result(self, *, result: dict[str, Any], **_rest: Any) -> None:
         """Called by Tune with each report; all of its arguments come by name."""
         if "rows" in result:
             rows = {name: json.loads(result[name]) for name in ("rows", "records")}
-            self._on_report({**result, **rows})
+            try:
+                self._on_report({**result, **rows})
+            except Exception as error:
+                self.error = error
+                raise
 
 
 def _reason(error: BaseException) -> str:

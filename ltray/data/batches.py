@@ -4,7 +4,7 @@ B images, C channels, S x S pixels as the network sees them.
 """
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from ltray.data.augment import augmented, centre
-from ltray.data.images import Images, ResidentImages, open_images
+from ltray.data.images import Images, ResidentImages, open_images, resident_budget
 from ltray.data.manifest import Manifest
 from ltray.data.selection import Labelled, Selection, select
 from ltray.experiment import Data, steps_per_epoch
@@ -50,7 +50,7 @@ class DataSet:
     """An experiment's three splits on a device; the same for all seeds.
 
     Attributes:
-        mean, std: [C] of the train shards' pixels, from 0 to 255.
+        mean, std: [C], subtracted from and divided into pixels from 0 to 255.
     """
 
     data: Data
@@ -65,22 +65,39 @@ class DataSet:
 def open_data_set(
     folder: DataFolder, manifest: Manifest, data: Data, device: torch.device, threads: int
 ) -> DataSet:
-    """Open an experiment's splits; decodes what is to be resident."""
+    """Open an experiment's splits: resident on the device if all fit its budget, else streamed."""
     selection: Selection = select(folder, manifest, data)
+    every = (selection.train, selection.validation, selection.test)
+    pixels = manifest.pixels
+    per_image = pixels.image_size**2 * pixels.channels
+    resident = per_image * sum(len(one.rows) for one in every) <= resident_budget(device)
 
     def split(labelled: Labelled) -> Split:
-        images = open_images(folder, manifest.pixels, labelled, device, threads)
+        images = open_images(folder, pixels, labelled, device, threads, resident)
         return Split(images, torch.from_numpy(labelled.labels).to(device), labelled.parts)
 
+    mean, std = _normalisation(manifest)
     return DataSet(
         data=data,
         train=split(selection.train),
         validation=split(selection.validation),
         test=split(selection.test),
-        mean=torch.tensor(manifest.pixel_mean, device=device),
-        std=torch.tensor(manifest.pixel_std, device=device),
+        mean=torch.tensor(mean, device=device),
+        std=torch.tensor(std, device=device),
         classes=selection.classes,
     )
+
+
+def _normalisation(manifest: Manifest) -> tuple[Sequence[float], Sequence[float]]:
+    """Mean and deviation that make pixels into what a network sees.
+
+    Colour images are standardised per channel by the train shards' own statistics, as is usual for
+    CIFAR-10 and ImageNet. Grey ones only become 0 to 1, as in the first lottery-ticket papers: an
+    empty background stays exactly zero.
+    """
+    if manifest.pixels.channels == 1:
+        return (0.0,), (255.0,)
+    return manifest.pixel_mean, manifest.pixel_std
 
 
 class Batches:

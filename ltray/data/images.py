@@ -3,7 +3,6 @@
 B images, H W pixels, C channels.
 """
 
-import math
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -79,16 +78,20 @@ class Decoder:
         return from_stored(blob, self._pixels)
 
 
-def open_images(
-    folder: DataFolder, pixels: Pixels, labelled: Labelled, device: torch.device, threads: int
+def open_images(  # noqa: PLR0913, PLR0917 (where from, which, and where to)
+    folder: DataFolder,
+    pixels: Pixels,
+    labelled: Labelled,
+    device: torch.device,
+    threads: int,
+    resident: bool,
 ) -> Images:
-    """The images of a Labelled, resident on the device where they take less than its budget."""
+    """The images of a Labelled, decoded now if they are to be resident, else when taken."""
     decode = Decoder(folder, pixels, labelled.split, threads)
-    count, side = len(labelled.rows), pixels.image_size
-    shape = (count, side, side, pixels.channels)
-    if math.prod(shape) > resident_budget(device):
+    if not resident:
         return StreamedImages(decode, labelled, device)
-    images = torch.empty(shape, dtype=torch.uint8, device=device)
+    count, side = len(labelled.rows), pixels.image_size
+    images = torch.empty((count, side, side, pixels.channels), dtype=torch.uint8, device=device)
     for first in range(0, count, DECODED_AT_ONCE):
         some = slice(first, first + DECODED_AT_ONCE)
         images[some] = torch.from_numpy(decode(labelled.parts[some], labelled.rows[some]))
@@ -96,7 +99,7 @@ def open_images(
 
 
 def resident_budget(device: torch.device) -> int:
-    """Bytes that one split's images may fill.
+    """Bytes that a trial's resident images may fill.
 
     On a GPU half of what is free; on a CPU a quarter of the memory, shared by one process per core.
     """

@@ -64,12 +64,16 @@ def select(folder: DataFolder, manifest: Manifest, data: Data) -> Selection:
     return Selection(left, train.where(is_validation), test, len(classes))
 
 
-def image_counts(manifest: Manifest, data: Data) -> tuple[int, int]:
-    """How many train and validation images `select` would give, from the manifest alone."""
-    counts = manifest.class_counts["train"]
-    total = sum(counts.get(label, 0) for label in _classes(data, len(manifest.class_names)))
+def image_counts(manifest: Manifest, data: Data) -> tuple[int, int, int]:
+    """How many train, validation and test images `select` gives, from the manifest alone."""
+    classes = _classes(data, len(manifest.class_names))
+
+    def count(split: str) -> int:
+        return sum(manifest.class_counts[split].get(label, 0) for label in classes)
+
+    total, test = count("train"), count(_test_split(manifest))
     validation = exact_count(decimal(data.validation_fraction), total)
-    return min(total - validation, data.train_limit or total), validation
+    return min(total - validation, data.train_limit or total), validation, test
 
 
 def _classes(data: Data, count: int) -> list[int]:
@@ -87,7 +91,9 @@ def _test_split(manifest: Manifest) -> str:
         if any(label >= 0 for label in manifest.class_counts.get(split, {})):
             return split
     raise LtrayError(
-        "data.source", "no labelled test or val images are left", "see the quarantine for why"
+        "data.source",
+        "no labelled test or val images",
+        "add some to the source; the quarantine names those that could not be read",
     )
 
 

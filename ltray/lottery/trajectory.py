@@ -38,7 +38,8 @@ class Trajectory(BaseModel):
 
     def has_step(self, folder: ReplicateFolder, step: int) -> bool:
         """Whether the weights after `step` steps were saved."""
-        return folder.step(step).name in self.sha256
+        path = folder.step(step)
+        return path.name in self.sha256 and path.is_file()
 
 
 def read_trajectory(folder: ReplicateFolder) -> Trajectory | None:
