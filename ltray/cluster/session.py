@@ -5,6 +5,7 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from ltray.errors import LtrayError
 from ltray.experiment import Sweep
@@ -62,6 +63,9 @@ def session(address: str | None) -> Iterator[Cluster]:
     """
     for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)
+    if address is not None and _has_token():
+        # Ray's clusters ask for a token by default, but who joins one sends none by default.
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
     import ray
 
     if ray.is_initialized():
@@ -72,11 +76,17 @@ def session(address: str | None) -> Iterator[Cluster]:
     try:
         context = ray.init(address=address or "local", log_to_driver=False, logging_level="ERROR")
     except ConnectionError as error:
-        raise _no_cluster(str(address), str(error).splitlines()[0]) from None
+        reason = str(error.__cause__ or error).splitlines()[0]
+        raise _no_cluster(str(address), reason) from None
     try:
         yield _cluster(context.dashboard_url or "")
     finally:
         ray.shutdown()
+
+
+def _has_token() -> bool:
+    names = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
+    return any(name in os.environ for name in names) or (Path.home() / ".ray/auth_token").is_file()
 
 
 def _check_answers(address: str) -> None:
