@@ -28,6 +28,8 @@ class Outcome:
 
 def start(command: str, *arguments: object, folder: Path) -> subprocess.Popen[str]:
     """Start `python -m ltray.<command>` in a process group of its own, as a terminal does."""
+    # Tests that a script runs in its background ignore SIGINT, and would hand that on.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     return subprocess.Popen(
         [sys.executable, "-m", f"ltray.{command}", *map(str, arguments)],
         cwd=folder,

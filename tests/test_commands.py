@@ -139,7 +139,8 @@ def test_a_killed_driver_goes_on_where_it_was(tmp_path: Path, make_run: MakeRun)
 
 
 def test_ctrl_c_stops_cleanly_and_a_second_driver_is_refused(tmp_path: Path) -> None:
-    path = write_experiment(tmp_path / "long.yaml", small_document(LONG))
+    changes = {**LONG, "train__epochs": 300, "sweep__tickets_per_trial": 1}
+    path = write_experiment(tmp_path / "long.yaml", small_document(changes))
     process = start("sweep", path, folder=tmp_path)
     wait_until(lambda: bool(done_tickets(tmp_path / "runs")), process)
     second = run("sweep", path, folder=tmp_path)
@@ -149,7 +150,7 @@ def test_ctrl_c_stops_cleanly_and_a_second_driver_is_refused(tmp_path: Path) -> 
     assert page.status == 0, page
     assert "report.html" in page.out
     os.killpg(process.pid, signal.SIGINT)
-    ended = finish(process, timeout=60)
+    ended = finish(process, timeout=100)
     assert ended.status == 130, ended
     assert "the same command goes on" in ended.err
     assert "Traceback" not in ended.err
