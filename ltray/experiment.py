@@ -270,9 +270,3 @@ def replicate_seeds(experiment: Experiment, replicate: int) -> tuple[int, int]:
     data_seed = experiment.train.data_seed
     assert data_seed is not None, "resolve() fills data_seed"
     return experiment.seed + replicate, data_seed + replicate
-
-
-def retrainings(experiment: Experiment) -> int:
-    """How many tickets the current grid has: M masks x N reset points, in every replicate."""
-    cells = len(experiment.prune.sparsities) * len(experiment.reset.epochs)
-    return cells * experiment.replicates

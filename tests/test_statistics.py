@@ -13,7 +13,6 @@ from ltray.analysis.statistics import (
     decreasing_fit,
     mean_interval,
     sparsest_matching,
-    wilson_interval,
 )
 from ltray.lottery.tickets import Ticket, grid
 
@@ -44,21 +43,6 @@ def test_student_interval_by_hand() -> None:
 
 def test_one_replicate_has_no_interval() -> None:
     assert mean_interval([0.97]) is None
-
-
-def test_wilson_interval_by_hand() -> None:
-    # 8 of 10 and z = 1.959964: (0.490162, 0.943318), as in Brown, Cai & DasGupta's formula (4).
-    interval = wilson_interval(8, 10)
-    assert isclose(interval.low, 0.490162, abs_tol=1e-6)
-    assert isclose(interval.high, 0.943318, abs_tol=1e-6)
-
-
-@given(of=st.integers(1, 100_000), share=st.floats(0, 1))
-def test_wilson_interval_holds_the_accuracy_and_stays_in_range(of: int, share: float) -> None:
-    correct = round(share * of)
-    interval = wilson_interval(correct, of)
-    assert 0 <= interval.low <= correct / of + 1e-12
-    assert correct / of - 1e-12 <= interval.high <= 1
 
 
 def test_fit_pools_what_rises() -> None:

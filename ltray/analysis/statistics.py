@@ -50,24 +50,6 @@ def mean_interval(values: Sequence[float], confidence: float = CONFIDENCE) -> In
     return Interval(middle - half, middle + half)
 
 
-def wilson_interval(correct: int, of: int, confidence: float = CONFIDENCE) -> Interval:
-    """Wilson's score interval of one accuracy, `correct` out of `of` images.
-
-    It holds for one trained network on other images of the same kind, not for other seeds.
-
-    Source: Wilson 1927, "Probable inference, the law of succession, and statistical inference".
-    """
-    from scipy.special import ndtri
-
-    assert 0 <= correct <= of, (correct, of)
-    assert of > 0, of
-    z = float(ndtri((1 + confidence) / 2))
-    share = correct / of
-    middle = (share + z * z / (2 * of)) / (1 + z * z / of)
-    half = z / (1 + z * z / of) * sqrt(share * (1 - share) / of + z * z / (4 * of * of))
-    return Interval(max(0.0, middle - half), min(1.0, middle + half))
-
-
 def decreasing_fit(values: Sequence[float], weights: Sequence[float]) -> list[float]:
     """The values that never rise and lie nearest to the given ones, in weighted least squares.
 
