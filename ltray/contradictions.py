@@ -157,15 +157,8 @@ def _twice(key: str, values: Iterable[str]) -> Iterator[Problem]:
 
 
 def _not_yet_available(experiment: Experiment) -> Iterator[Problem]:
-    data, prune, reset, sweep = (
-        experiment.data,
-        experiment.prune,
-        experiment.reset,
-        experiment.sweep,
-    )
+    prune, reset, sweep = experiment.prune, experiment.reset, experiment.sweep
     later: list[tuple[str, object, bool, str]] = [
-        ("data.source", data.source, data.source == "ilsvrc2012_t3", "write ilsvrc2012"),
-        ("data.path", data.path, (data.path or "").startswith(("s3://", "gs://")), "copy it here"),
         ("model.arch", experiment.model.arch, _is_file(experiment.model.arch), "name a network"),
         ("prune.criterion", prune.criterion, prune.criterion != "magnitude", "write magnitude"),
         ("prune.scores", prune.scores, prune.scores not in ("auto", "final"), "write final"),

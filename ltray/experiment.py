@@ -16,7 +16,15 @@ Share = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
 Sequence = Field(strict=False)  # YAML has lists, a frozen experiment has tuples
 
-SOURCES = ("digits", "npz", "parquet", "image_folder", "ilsvrc2012", "ilsvrc2012_t3")
+SOURCES = (
+    "digits",
+    "npz",
+    "parquet",
+    "image_folder",
+    "webdataset",
+    "ilsvrc2012",
+    "ilsvrc2012_t3",
+)
 TORCHVISION_PREFIX = "torchvision:"
 
 

@@ -1,4 +1,7 @@
-"""Writing so that a file that is there is whole."""
+"""Files of a file system or an object store: read whole or in ranges, written whole or not at all.
+
+A path is a `pathlib.Path`, or a `UPath` of the same interface where it lies in an object store.
+"""
 
 import hashlib
 import json
@@ -8,9 +11,62 @@ import socket
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, cast
+
+from ltray.errors import LtrayError
 
 TEMPORARY_PREFIX = ".writing-"
+READ_AHEAD_BYTES = 8 * 1024 * 1024
+
+
+def at(text: str, where: str) -> Path:
+    """The path that a person wrote: of a file system, or `s3://bucket/key`, `gs://bucket/key`.
+
+    Args:
+        where: what to call it in an error.
+
+    Raises:
+        LtrayError: what reads such an address is not installed.
+    """
+    if "://" not in text:
+        return Path(text)
+    try:
+        from upath import UPath
+
+        path = UPath(text, use_listings_cache=False)  # others write there too
+        path.fs  # noqa: B018 (connects; tells whether its library is there)
+    except ImportError as error:
+        mend = "pip install 'ltray[s3]' or 'ltray[gs]'"
+        raise LtrayError(where, f"{text} needs a library: {error}", mend) from None
+    except ValueError as error:
+        raise LtrayError(
+            where, f"{text}: {error}", "write a folder, s3://... or gs://..."
+        ) from None
+    return cast("Path", path)
+
+
+def is_local(path: Path) -> bool:
+    """Whether it lies in a file system, and not in an object store."""
+    return isinstance(path, Path)
+
+
+def open_to_read(path: Path) -> BinaryIO:
+    """A file to be read at several places, from its beginning to its end."""
+    if is_local(path):
+        return path.open("rb")
+    store = cast("Any", path)
+    file = store.fs.open(store.path, "rb", block_size=READ_AHEAD_BYTES, cache_type="readahead")
+    return cast("BinaryIO", file)
+
+
+def read_range(path: Path, start: int, size: int) -> bytes:
+    """Bytes [start, start + size) of a file; fewer where it ends before."""
+    if is_local(path):
+        with path.open("rb") as file:
+            file.seek(start)
+            return file.read(size)
+    store = cast("Any", path)
+    return bytes(store.fs.cat_file(store.path, start=start, end=start + size))
 
 
 def write_whole(path: Path, content: bytes) -> None:
@@ -21,6 +77,10 @@ def write_whole(path: Path, content: bytes) -> None:
     Raises:
         OSError: the disk is full or read-only; the temporary file is gone again.
     """
+    if not is_local(path):
+        store = cast("Any", path)
+        store.fs.pipe_file(store.path, content)  # one put of complete bytes
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     writer = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
     temporary = path.with_name(f"{TEMPORARY_PREFIX}{writer}-{path.name}")

@@ -19,6 +19,11 @@ class DataFolder:
     def quarantine(self) -> Path:
         return self.path / "quarantine.parquet"
 
+    @property
+    def odd(self) -> Path:
+        """odd.parquet: images that were taken though something is unusual about them."""
+        return self.path / "odd.parquet"
+
     def part(self, split: str, number: int) -> Path:
         return self.path / split / f"part-{number:05d}.parquet"
 

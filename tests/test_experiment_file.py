@@ -90,8 +90,6 @@ LATER = {
     "gpus": "sweep: {gpus_per_trial: 4}",
     "dense gpus": "sweep: {dense_gpus: 2}",
     "own network": "model: {arch: 'nets.py:mine'}",
-    "task 3": "data: {source: ilsvrc2012_t3, path: x}",
-    "s3": "data: {source: npz, path: s3://bucket/x}",
 }
 
 

@@ -11,7 +11,8 @@ from hypothesis.extra import numpy as arrays
 from numpy.typing import NDArray
 from PIL import Image
 
-from ltray.data.pixels import Pixels, Unreadable, from_stored, header_of, pixels_of, to_stored
+from ltray.data.decode import Unreadable, decode, header_of
+from ltray.data.pixels import Pixels, from_stored, pixels_of, to_stored
 from ltray.errors import LtrayError
 from ltray.experiment import Data, SourceFacts
 
@@ -123,6 +124,59 @@ def test_colours_become_grey_when_asked() -> None:
     red = np.zeros((SIDE, SIDE, 3), np.uint8)
     red[:, :, 0] = 255
     assert (decoded(red, pixels(channels=1)) == 76).all()  # ITU-R 601: 0.299 x 255
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "size"), [(300, 401, 227), (61, 47, 64), (500, 90, 33)]
+)
+def test_resizing_equals_pillows_bicubic(height: int, width: int, size: int) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    side = min(height, width)
+    top, left = (height - side) // 2, (width - side) // 2
+    square = Image.fromarray(noise[top : top + side, left : left + side])
+    reference = np.asarray(square.resize((size, size), Image.Resampling.BICUBIC)).astype(float)
+    error = ((decoded(noise, pixels(size)) - reference) ** 2).mean()
+    assert 10 * np.log10(255**2 / error) >= 55
+
+
+def damaged_scan() -> bytes:
+    """A JPEG whose scan has wrong bytes, and still its end."""
+    content = bytearray(encoded(scene(200, 200), "JPEG", quality=95))
+    content[-1200:-1100] = b"\xff\x00" * 50
+    return bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("content", "jpeg_expected", "odd"),
+    [
+        (encoded(scene(), "JPEG"), True, ""),
+        (encoded(scene(), "JPEG", progressive=True), True, ""),
+        (encoded(scene()[:, :, 0], "JPEG"), True, ""),
+        (encoded(scene(), "PNG"), False, ""),
+        (encoded(scene(), "PNG"), True, "a PNG file under the name of a JPEG"),
+        (saved(Image.fromarray(scene()).convert("CMYK"), "JPEG"), True, "CMYK colours"),
+        (damaged_scan(), True, "damaged, but whole: "),
+        (encoded(np.full((4, 4), 9, np.uint16), "PNG"), False, "16 bits a pixel"),
+    ],
+)
+def test_what_is_unusual_is_said_and_taken(content: bytes, jpeg_expected: bool, odd: str) -> None:
+    found = to_stored(content, pixels(), jpeg_expected).odd
+    assert found.startswith(odd)
+    assert bool(found) == bool(odd)
+
+
+def test_the_fast_decoder_and_pillow_give_the_same_pixels() -> None:
+    for options in ({}, {"progressive": True}, {"subsampling": 0}):
+        content = encoded(scene(203, 97), "JPEG", **options)
+        ours = decode(content, 3).array
+        assert np.array_equal(ours, np.asarray(Image.open(BytesIO(content)).convert("RGB")))
+
+
+def test_sums_are_of_the_stored_pixels() -> None:
+    noise = np.random.default_rng(1).integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)
+    stored = to_stored(noise, pixels())
+    assert stored.sums.tolist() == noise.sum((0, 1), dtype=np.int64).tolist()
+    assert stored.square_sums.tolist() == (noise.astype(np.int64) ** 2).sum((0, 1)).tolist()
 
 
 def bomb(side: int) -> bytes:

@@ -320,6 +320,11 @@ def test_the_whole_miniature_with_nasty_inputs_is_accounted_for(tmp_path: Path) 
     quarantine = quarantine_of(folder)
     assert {key.partition("#")[0] for key in quarantine} == bad
     assert all(quarantine.values())
+    odd = pq.read_table(folder.odd).to_pydict()
+    assert dict(zip(odd["key"], odd["what"], strict=True)) == {
+        "n01739381.tar/n01739381_1309.JPEG": "CMYK colours",
+        "n02105855.tar/n02105855_2933.JPEG": "a PNG file under the name of a JPEG",
+    }
     said = json.loads((MINI / "ILSVRC2012_mini_manifest.json").read_text())
     official = [f"{wnid}.tar/{name}" for name, wnid in said["train"].items()]
     keys = sorted(row["key"] for row in rows_of(folder, "train"))

@@ -3,10 +3,11 @@
 import logging
 import pickle
 import time
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from ltray.cluster.session import reason_of
-from ltray.data.archives.source import Source
+from ltray.data.archives.source import Found, Section, Source
 from ltray.data.archives.sources import open_source
 from ltray.data.manifest import Manifest, read_manifest, write_manifest
 from ltray.data.pixels import Pixels
@@ -15,6 +16,8 @@ from ltray.errors import LtrayError, StageFailed
 from ltray.layout import DataFolder
 from ltray.run import Run
 from ltray.say import Say
+
+LOOKING_TASKS = 64  # as many at most look through the sections of a source side by side
 
 
 def prepare(run: Run, say: Say) -> Manifest:
@@ -44,10 +47,32 @@ def _planned(source: Source, pixels: Pixels) -> Plan:
     import ray
 
     try:
-        planned: Plan = ray.get(ray.remote(plan).remote(source, pixels))
+        planned: Plan = ray.get(ray.remote(plan).remote(source, pixels, _on_the_cluster))
     except ray.exceptions.RayError as error:
         raise _failure(error) from None
     return planned
+
+
+def _on_the_cluster(
+    look_through: Callable[[Section], Found], sections: Sequence[Section]
+) -> Iterator[Found]:
+    """What a function gives for each section, looked through by tasks side by side."""
+    import ray
+
+    size = -(-len(sections) // LOOKING_TASKS)
+    if len(sections) == 1:
+        yield from map(look_through, sections)  # not worth a process of its own
+        return
+    groups = [sections[first : first + size] for first in range(0, len(sections), size)]
+    tasks = [ray.remote(_look_through_all).remote(look_through, group) for group in groups]
+    for task in tasks:
+        yield from ray.get(task)
+
+
+def _look_through_all(
+    look_through: Callable[[Section], Found], sections: Sequence[Section]
+) -> list[Found]:
+    return [look_through(section) for section in sections]
 
 
 def _written(planned: Plan, source: Source, folder: DataFolder, say: Say) -> list[PartRecord]:

@@ -4,12 +4,13 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Literal
 
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from ltray.data.archives.source import SPLITS, Refused
+from ltray.data.archives.source import SPLITS
 from ltray.data.pixels import MADE_BY, Pixels, versions
 from ltray.data.shards import PartRecord, Plan, table_bytes
 from ltray.errors import LtrayError
@@ -17,6 +18,7 @@ from ltray.files import write_json, write_whole
 from ltray.layout import DataFolder
 
 QUARANTINE_SCHEMA = pa.schema([("key", pa.string()), ("reason", pa.string())])
+ODD_SCHEMA = pa.schema([("key", pa.string()), ("what", pa.string())])
 
 
 class _Frozen(BaseModel):
@@ -53,10 +55,11 @@ class Manifest(_Frozen):
         pixel_mean: per channel, of train's stored pixels from 0 to 255 (before JPEG).
         pixel_std: likewise; 1 for a channel that never changes.
         quarantined: how many inputs quarantine.parquet names.
+        odd: how many images odd.parquet names: taken, though unusual.
         seconds: from the first look at the source to this file.
     """
 
-    format: Literal[1]
+    format: Literal[2]
     source: str
     fingerprint: str
     counts: dict[str, int]
@@ -69,6 +72,7 @@ class Manifest(_Frozen):
     pixel_std: tuple[float, ...]
     parts: dict[str, tuple[PartFile, ...]]
     quarantined: int
+    odd: int
     source_statistics: SourceStatistics
     seconds: float
 
@@ -80,7 +84,7 @@ def write_manifest(
     fingerprint: str,
     seconds: float,
 ) -> Manifest:
-    """Write quarantine.parquet, then manifest.json: the data set is whole.
+    """Write quarantine.parquet and odd.parquet, then manifest.json: the data set is whole.
 
     Raises:
         LtrayError: no train image could be read.
@@ -91,7 +95,9 @@ def write_manifest(
     ordered = [by_part[part] for part in planned]
     by_split = _by_split(ordered)
     refused = [*plan.refused, *(bad for record in ordered for bad in record.quarantined)]
-    _write_quarantine(folder, refused)
+    odd = [one for record in ordered for one in record.odd]
+    _write_pairs(folder.quarantine, QUARANTINE_SCHEMA, refused)
+    _write_pairs(folder.odd, ODD_SCHEMA, odd)
     if not any(record.rows for record in by_split["train"]):
         raise LtrayError(
             str(folder.quarantine),
@@ -100,7 +106,7 @@ def write_manifest(
         )
     mean, std = _mean_and_std(by_split["train"], plan.pixels)
     manifest = Manifest(
-        format=1,
+        format=2,
         source=plan.source,
         fingerprint=fingerprint,
         counts={split: sum(r.rows for r in of) for split, of in by_split.items()},
@@ -113,6 +119,7 @@ def write_manifest(
         pixel_std=std,
         parts={split: _files(folder, of) for split, of in by_split.items()},
         quarantined=len(refused),
+        odd=len(odd),
         source_statistics=_statistics(ordered),
         seconds=seconds,
     )
@@ -142,11 +149,10 @@ def read_manifest(folder: DataFolder) -> Manifest:
         ) from None
 
 
-def _write_quarantine(folder: DataFolder, refused: Sequence[Refused]) -> None:
-    ordered = sorted(refused)
-    columns = [[bad.key for bad in ordered], [bad.reason for bad in ordered]]
-    table = pa.table(columns, schema=QUARANTINE_SCHEMA)
-    write_whole(folder.quarantine, table_bytes(table, "zstd"))
+def _write_pairs(path: Path, schema: pa.Schema, pairs: Sequence[tuple[str, str]]) -> None:
+    ordered = sorted(pairs)
+    columns = [[pair[0] for pair in ordered], [pair[1] for pair in ordered]]
+    write_whole(path, table_bytes(pa.table(columns, schema=schema), "zstd"))
 
 
 def _by_split(records: Sequence[PartRecord]) -> dict[str, list[PartRecord]]:

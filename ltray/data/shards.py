@@ -9,7 +9,8 @@ import json
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -17,9 +18,11 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
+from ltray.data.archives.index import Index, Spread, index_of
 from ltray.data.archives.source import SPLITS, Examples, Refused, Source
+from ltray.data.decode import Unreadable
 from ltray.data.held_out import key_hashes
-from ltray.data.pixels import Pixels, Unreadable, to_stored
+from ltray.data.pixels import Pixels, to_stored
 from ltray.files import sha256_of, write_whole
 from ltray.layout import DataFolder
 
@@ -59,10 +62,18 @@ class Plan:
     refused: tuple[Refused, ...]
 
 
+class Odd(NamedTuple):
+    """An image that was taken, and what is unusual about its file."""
+
+    key: str
+    what: str
+
+
 class PartContent(BaseModel):
     """What a part holds.
 
     Args:
+        odd: images that were taken though something is unusual about them.
         source_bytes: of the images that were taken, summed; widths and heights likewise.
         pixel_sums: per channel, of the stored pixels from 0 to 255; squares likewise.
     """
@@ -74,6 +85,7 @@ class PartContent(BaseModel):
     rows: int
     class_counts: dict[int, int]
     quarantined: tuple[Refused, ...]
+    odd: tuple[Odd, ...]
     source_bytes: int
     source_widths: int
     source_heights: int
@@ -92,27 +104,34 @@ class PartRecord(PartContent):
 class _Rows:
     """The columns of a part while it is made, and its sums."""
 
-    histogram: NDArray[np.int64]
+    pixel_sums: NDArray[np.int64]
+    pixel_square_sums: NDArray[np.int64]
     keys: list[str] = field(default_factory=list)
     images: list[bytes] = field(default_factory=list)
     labels: list[int] = field(default_factory=list)
     quarantined: list[Refused] = field(default_factory=list)
+    odd: list[Odd] = field(default_factory=list)
     source_bytes: int = 0
     source_widths: int = 0
     source_heights: int = 0
 
 
-def plan(source: Source, pixels: Pixels) -> Plan:
-    """Lay every example of the source into a part, in an order that hashes of the keys give."""
-    index = source.index()
+def plan(source: Source, pixels: Pixels, spread: Spread = map) -> Plan:
+    """Lay every example of the source into a part, in an order that hashes of the keys give.
+
+    Args:
+        spread: where the source's sections are looked through, in this process by default.
+    """
+    index = index_of(source, spread)
     parts = [
         part
         for split in SPLITS
         if split in index.splits
         for part in _parts(split, index.splits[split], pixels)
     ]
-    names = tuple(source.class_names())
-    return Plan(source.name, names, pixels, tuple(parts), tuple(index.refused))
+    return Plan(
+        source.name, _class_names(source, index), pixels, tuple(parts), tuple(index.refused)
+    )
 
 
 def write_part(part: Part, source: Source, pixels: Pixels, folder: DataFolder) -> PartRecord:
@@ -153,6 +172,13 @@ def table_bytes(table: pa.Table, compression: str) -> bytes:
     return content
 
 
+def _class_names(source: Source, index: Index) -> tuple[str, ...]:
+    """One name per label; a label that the source has no name for is called by its number."""
+    names = source.class_names()
+    classes = 1 + max(int(of.labels.max(initial=-1)) for of in index.splits.values())
+    return (*names, *(str(label) for label in range(len(names), classes)))
+
+
 def _parts(split: str, examples: Examples, pixels: Pixels) -> Iterator[Part]:
     hashes = key_hashes("order", examples.keys)
     order = sorted(range(len(examples.keys)), key=hashes.__getitem__)
@@ -173,14 +199,14 @@ def _content_there(path: Path, plan_hash: str) -> PartContent | None:
 
 
 def _made(part: Part, source: Source, pixels: Pixels) -> _Rows:
-    rows = _Rows(np.zeros((pixels.channels, 256), dtype=np.int64))
+    rows = _Rows(*np.zeros((2, pixels.channels), dtype=np.int64))
     examples = part.examples
     images = source.read(examples)
     for key, label, image in zip(examples.keys, examples.labels.tolist(), images, strict=True):
         try:
             if isinstance(image, Unreadable):
                 raise image
-            stored = to_stored(image, pixels)
+            stored = to_stored(image, pixels, _is_jpeg_name(key))
         except Unreadable as unreadable:
             rows.quarantined.append(Refused(key, unreadable.reason))
             continue
@@ -190,23 +216,30 @@ def _made(part: Part, source: Source, pixels: Pixels) -> _Rows:
         rows.source_bytes += len(image) if isinstance(image, bytes) else image.nbytes
         rows.source_widths += stored.width
         rows.source_heights += stored.height
-        rows.histogram += stored.histogram
+        rows.pixel_sums += stored.sums
+        rows.pixel_square_sums += stored.square_sums
+        if stored.odd:
+            rows.odd.append(Odd(key, stored.odd))
     return rows
 
 
+def _is_jpeg_name(key: str) -> bool:
+    return PurePosixPath(key.partition("#")[0]).suffix.lower() in (".jpeg", ".jpg")
+
+
 def _content(part: Part, rows: _Rows) -> PartContent:
-    values = np.arange(256)
     return PartContent(
         split=part.split,
         number=part.number,
         rows=len(rows.keys),
         class_counts=dict(sorted(Counter(rows.labels).items())),
         quarantined=tuple(rows.quarantined),
+        odd=tuple(rows.odd),
         source_bytes=rows.source_bytes,
         source_widths=rows.source_widths,
         source_heights=rows.source_heights,
-        pixel_sums=tuple((rows.histogram @ values).tolist()),
-        pixel_square_sums=tuple((rows.histogram @ values**2).tolist()),
+        pixel_sums=tuple(rows.pixel_sums.tolist()),
+        pixel_square_sums=tuple(rows.pixel_square_sums.tolist()),
     )
 
 

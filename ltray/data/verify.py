@@ -2,12 +2,15 @@
 
 from collections import Counter
 from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ltray.data.decode import Unreadable
 from ltray.data.manifest import Manifest, PartFile, read_manifest
-from ltray.data.pixels import Pixels, Unreadable, from_stored
+from ltray.data.pixels import Pixels, from_stored
 from ltray.data.shards import SCHEMA
 from ltray.files import TEMPORARY_PREFIX, sha256_of
 from ltray.layout import DataFolder
@@ -28,7 +31,9 @@ def verify(folder: DataFolder) -> list[str]:
         LtrayError: there is no manifest.
     """
     manifest = read_manifest(folder)
-    faults = _strays(folder, manifest) + _quarantine_faults(folder, manifest)
+    faults = _strays(folder, manifest)
+    faults += _table_faults(folder.quarantine, manifest.quarantined)
+    faults += _table_faults(folder.odd, manifest.odd)
     for split, parts in manifest.parts.items():
         found: Counter[int] = Counter()
         for part in parts:
@@ -84,15 +89,13 @@ def _count_faults(split: str, manifest: Manifest, found: Counter[int]) -> list[s
     return faults
 
 
-def _quarantine_faults(folder: DataFolder, manifest: Manifest) -> list[str]:
+def _table_faults(path: Path, expected: int) -> list[str]:
     try:
-        rows = pq.read_metadata(folder.quarantine).num_rows
+        rows = pq.read_metadata(BytesIO(path.read_bytes())).num_rows
     except (OSError, pa.ArrowException) as error:
-        return [f"{folder.quarantine.name}: cannot be read: {error}"]
-    if rows != manifest.quarantined:
-        return [
-            f"{folder.quarantine.name}: has {rows} rows, the manifest says {manifest.quarantined}"
-        ]
+        return [f"{path.name}: cannot be read: {error}"]
+    if rows != expected:
+        return [f"{path.name}: has {rows} rows, the manifest says {expected}"]
     return []
 
 

@@ -13,7 +13,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from ltray.data.archives.source import Examples, Geometry, Image, Index, IndexBuilder
+from ltray.data.archives.source import Examples, Finds, Found, Geometry, Image, Section
 from ltray.errors import LtrayError
 
 SIDE = 8
@@ -42,11 +42,14 @@ class Digits:
     def geometry(self) -> Geometry:
         return Geometry(SIDE, 1)
 
-    def index(self) -> Index:
-        builder = IndexBuilder()
+    def sections(self) -> list[Section]:
+        return [Section(self.name)]
+
+    def look_through(self, _section: Section, /) -> Found:
+        finds = Finds()
         for row, label in enumerate(self._table()[:, -1].tolist()):
-            builder.take("train", f"digits.csv.gz/{row:05d}", int(label), (row,))
-        return builder.index()
+            finds.take("train", f"digits.csv.gz/{row:05d}", int(label), (row,))
+        return finds.found()
 
     def class_names(self) -> list[str]:
         return [str(digit) for digit in range(10)]

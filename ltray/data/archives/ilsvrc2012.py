@@ -1,28 +1,59 @@
-"""ILSVRC2012 (ImageNet, tasks 1 and 2) as its organisers hand it out: tar archives and a devkit.
+"""ILSVRC2012 (ImageNet) as its organisers hand it out: tar archives and a devkit.
 
-The archive of train is a tar of one tar per synset (WNID); those of val and test are flat.
+The archive of train is a tar of one tar per synset (WNID); those of val and test are flat. Tasks
+1 and 2 (1000 synsets) share all files; task 3 (dogs) has train images and a devkit of its own.
 """
 
 import re
 import tarfile
 import zlib
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from io import BytesIO
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO, ClassVar
+from typing import BinaryIO, NamedTuple
 
-from ltray.data.archives.source import UNKNOWN, Examples, Geometry, Image, Index, IndexBuilder
+from ltray.data.archives.published import size_remark
+from ltray.data.archives.ranges import Range, read_ranges
+from ltray.data.archives.source import UNKNOWN, Examples, Finds, Found, Geometry, Image, Section
 from ltray.data.archives.tar import is_tar, members, whole_file, why_not_taken
 from ltray.errors import LtrayError
+from ltray.files import open_to_read
 
-TRAIN = "ILSVRC2012_img_train.tar"
-VAL = "ILSVRC2012_img_val.tar"
-TEST = "ILSVRC2012_img_test_v10102019.tar"
-DEVKIT = "ILSVRC2012_devkit_t12.tar.gz"
-ARCHIVES = (TRAIN, VAL, TEST)  # an example's first place is its archive's number here
+META = "data/meta.mat"
+GROUND_TRUTH = "data/ILSVRC2012_validation_ground_truth.txt"
 VAL_NAME = re.compile(r"ILSVRC2012_val_(\d{8})\.JPEG")
+
+
+class Release(NamedTuple):
+    """The files of a task; an archive's number is its position in `archives`."""
+
+    name: str
+    archives: tuple[str, ...]
+    devkit: str
+
+    @property
+    def train(self) -> str:
+        return self.archives[0]
+
+
+TASKS_1_AND_2 = Release(
+    name="ilsvrc2012",
+    archives=(
+        "ILSVRC2012_img_train.tar",
+        "ILSVRC2012_img_val.tar",
+        "ILSVRC2012_img_test_v10102019.tar",
+    ),
+    devkit="ILSVRC2012_devkit_t12.tar.gz",
+)
+TASK_3 = Release(
+    name="ilsvrc2012_t3",
+    archives=("ILSVRC2012_img_train_t3.tar",),
+    devkit="ILSVRC2012_devkit_t3.tar.gz",
+)
+TRAIN, VAL, TEST = range(3)
 
 
 @dataclass(frozen=True)
@@ -32,7 +63,7 @@ class Devkit:
     Args:
         wnids: of the leaf synsets, sorted: a label is a rank here.
         words: what each of them shows.
-        val_labels: of val images 1, 2, 3, ...
+        val_labels: of val images 1, 2, 3, ...; empty where the devkit has no ground truth.
     """
 
     wnids: tuple[str, ...]
@@ -42,119 +73,156 @@ class Devkit:
 
 @dataclass(frozen=True)
 class Ilsvrc2012:
-    """The folder with the organisers' archives, which are never unpacked."""
+    """The folder with the organisers' archives, which are never unpacked.
+
+    A section is one synset's tar inside the train archive, or all of val or test. An example lies
+    at (number of its archive, first byte, bytes), and so does a section.
+    """
 
     path: Path
-    name: ClassVar[str] = "ilsvrc2012"
+    release: Release
+
+    @property
+    def name(self) -> str:
+        return self.release.name
 
     def files(self) -> list[Path]:
-        missing = [name for name in (TRAIN, DEVKIT) if not (self.path / name).is_file()]
+        needed = (self.release.train, self.release.devkit)
+        missing = [name for name in needed if not (self.path / name).is_file()]
         if missing:
+            optional = " and ".join(self.release.archives[1:])
+            where = f", and {optional} where val and test are wanted" if optional else ""
             raise LtrayError(
                 "data.path",
-                f"{self.path} lacks {' and '.join(missing)}; expected {TRAIN} and {DEVKIT}, and"
-                f" {VAL} and {TEST} where val and test are wanted",
+                f"{self.path} lacks {' and '.join(missing)}; expected {' and '.join(needed)}"
+                f"{where}",
                 "download them from the ImageNet site, which needs an account there, and leave"
                 " them packed",
             )
-        return sorted(path for name in (*ARCHIVES, DEVKIT) if (path := self.path / name).is_file())
+        names = (*self.release.archives, self.release.devkit)
+        return sorted(path for name in names if (path := self.path / name).is_file())
 
     def geometry(self) -> Geometry:
         return Geometry(None, 3)
 
-    def index(self) -> Index:
+    def sections(self) -> list[Section]:
         self.files()
-        devkit = read_devkit(self.path / DEVKIT)
-        builder = IndexBuilder()
-        train, val, test = (self.path / name for name in ARCHIVES)
-        with train.open("rb") as file:
-            _index_train(file, train, devkit, builder)
-        if val.is_file():
-            with val.open("rb") as file:
-                _index_val(file, val, devkit, builder)
-        if test.is_file():
-            with test.open("rb") as file:
-                _index_test(file, test, builder)
-        return builder.index()
+        sections = list(self._synsets())
+        for number, name in enumerate(self.release.archives[1:], start=1):
+            path = self.path / name
+            if path.is_file():
+                sections.append(Section(name, (number, 0, path.stat().st_size)))
+        return sections
+
+    def look_through(self, section: Section, /) -> Found:
+        finds = Finds()
+        if section.refused:
+            finds.refuse(section.name, section.refused)
+            return finds.found()
+        archive = self._archive(section.place[0])
+        with _partial_is_named(archive), open_to_read(archive) as file:
+            match section.place[0]:
+                case 0:  # TRAIN
+                    self._look_through_synset(file, section, finds)
+                case 1:
+                    self._look_through_val(file, finds)
+                case _:
+                    self._look_through_test(file, finds)
+        return finds.found()
 
     def class_names(self) -> list[str]:
-        devkit = read_devkit(self.path / DEVKIT)
+        devkit = self._devkit()
         return [f"{w} {words}" for w, words in zip(devkit.wnids, devkit.words, strict=True)]
 
     def read(self, examples: Examples) -> Iterator[Image]:
-        with ExitStack() as stack:
-            files: dict[int, BinaryIO] = {}
-            for number, offset, size in examples.places.tolist():
-                if number not in files:
-                    path = self.path / ARCHIVES[number]
-                    files[number] = stack.enter_context(path.open("rb"))
-                files[number].seek(offset)
-                content = files[number].read(size)
-                if len(content) != size:
-                    raise LtrayError(
-                        str(self.path / ARCHIVES[number]),
-                        f"ends before byte {offset + size}: it changed since it was indexed",
-                        "prepare again when the archive is whole",
-                    )
-                yield content
+        return read_ranges(
+            Range(self._archive(number), start, size)
+            for number, start, size in examples.places.tolist()
+        )
+
+    def _archive(self, number: int) -> Path:
+        return self.path / self.release.archives[number]
+
+    def _devkit(self) -> Devkit:
+        return read_devkit(self.path / self.release.devkit, len(self.release.archives) > VAL)
+
+    def _synsets(self) -> Iterator[Section]:
+        """The tars inside the train archive."""
+        archive = self._archive(TRAIN)
+        with _partial_is_named(archive), open_to_read(archive) as file:
+            for member in whole_file(file, archive):
+                if member.isdir():
+                    continue
+                place = (TRAIN, member.offset_data, member.size)
+                yield Section(member.name, place, why_not_taken(member) or "")
+
+    def _look_through_synset(self, file: BinaryIO, section: Section, finds: Finds) -> None:
+        _, start, size = section.place
+        if not is_tar(file, start, start + size):
+            finds.refuse(section.name, "no tar archive with images of one class in it")
+            return
+        wnid = PurePosixPath(section.name).stem
+        label = _rank(self._devkit(), wnid)
+        inner = members(file, f"{self._archive(TRAIN)}: {section.name}", start, start + size)
+        for member in _inputs(inner, f"{section.name}/", finds):
+            key = f"{section.name}/{member.name}"
+            if label is None:
+                finds.refuse(key, f"{wnid} is no leaf synset of the devkit")
+            else:
+                finds.take("train", key, label, (TRAIN, member.offset_data, member.size))
+
+    def _look_through_val(self, file: BinaryIO, finds: Finds) -> None:
+        labels = self._devkit().val_labels
+        for member in _inputs(whole_file(file, self._archive(VAL)), "", finds):
+            match = VAL_NAME.fullmatch(PurePosixPath(member.name).name)
+            number = int(match[1]) if match else 0
+            if 1 <= number <= len(labels):
+                place = (VAL, member.offset_data, member.size)
+                finds.take("val", member.name, labels[number - 1], place)
+            else:
+                finds.refuse(member.name, "the devkit has no ground truth for a file of this name")
+
+    def _look_through_test(self, file: BinaryIO, finds: Finds) -> None:
+        for member in _inputs(whole_file(file, self._archive(TEST)), "", finds):
+            finds.take("test", member.name, UNKNOWN, (TEST, member.offset_data, member.size))
 
 
-def read_devkit(path: Path) -> Devkit:
-    """Synsets and labels of val.
+@lru_cache(maxsize=2)
+def read_devkit(path: Path, ground_truth: bool) -> Devkit:
+    """Synsets, and labels of val where the devkit is one with a ground truth.
 
     Raises:
         LtrayError: the devkit is damaged, or not this one.
     """
     try:
-        with tarfile.open(path, "r:gz") as archive:
-            meta = _file_of(archive, "data/meta.mat")
-            ground_truth = _file_of(archive, "data/ILSVRC2012_validation_ground_truth.txt")
-            return _devkit(meta, ground_truth)
+        with path.open("rb") as file, tarfile.open(fileobj=file, mode="r:gz") as archive:
+            needed = (META, GROUND_TRUTH) if ground_truth else (META,)
+            files = _files_of(archive, needed)
+            return _devkit(files[META], files.get(GROUND_TRUTH, b""))
     except (tarfile.TarError, OSError, EOFError, zlib.error, KeyError, ValueError) as error:
         raise LtrayError(
             str(path),
-            f"is not the whole development kit of tasks 1 and 2: {error}",
+            f"is not the whole development kit: {error}",
             "compare its checksum with the published one, and fetch it again",
         ) from error
 
 
-def _index_train(file: BinaryIO, path: Path, devkit: Devkit, builder: IndexBuilder) -> None:
-    labels = {wnid: label for label, wnid in enumerate(devkit.wnids)}
-    for outer in _inputs(whole_file(file, path), "", builder):
-        start, end = outer.offset_data, outer.offset_data + outer.size
-        if not is_tar(file, start, end):
-            builder.refuse(outer.name, "no tar archive with images of one class in it")
-            continue
-        wnid = PurePosixPath(outer.name).stem
-        inner = members(file, f"{path}: {outer.name}", start, end)
-        for member in _inputs(inner, f"{outer.name}/", builder):
-            key = f"{outer.name}/{member.name}"
-            if wnid in labels:
-                place = (ARCHIVES.index(TRAIN), member.offset_data, member.size)
-                builder.take("train", key, labels[wnid], place)
-            else:
-                builder.refuse(key, f"{wnid} is no leaf synset of the devkit")
+@contextmanager
+def _partial_is_named(path: Path) -> Iterator[None]:
+    """An archive that is cut short is told together with how large it was published."""
+    try:
+        yield
+    except LtrayError as error:
+        where, found, mend = error.args
+        raise LtrayError(where, found + size_remark(path), mend) from error
 
 
-def _index_val(file: BinaryIO, path: Path, devkit: Devkit, builder: IndexBuilder) -> None:
-    for member in _inputs(whole_file(file, path), "", builder):
-        match = VAL_NAME.fullmatch(PurePosixPath(member.name).name)
-        number = int(match[1]) if match else 0
-        if 1 <= number <= len(devkit.val_labels):
-            place = (ARCHIVES.index(VAL), member.offset_data, member.size)
-            builder.take("val", member.name, devkit.val_labels[number - 1], place)
-        else:
-            builder.refuse(member.name, "the devkit has no ground truth for a file of this name")
-
-
-def _index_test(file: BinaryIO, path: Path, builder: IndexBuilder) -> None:
-    for member in _inputs(whole_file(file, path), "", builder):
-        place = (ARCHIVES.index(TEST), member.offset_data, member.size)
-        builder.take("test", member.name, UNKNOWN, place)
+def _rank(devkit: Devkit, wnid: str) -> int | None:
+    return devkit.wnids.index(wnid) if wnid in devkit.wnids else None
 
 
 def _inputs(
-    found: Iterator[tarfile.TarInfo], prefix: str, builder: IndexBuilder
+    found: Iterator[tarfile.TarInfo], prefix: str, finds: Finds
 ) -> Iterator[tarfile.TarInfo]:
     """The plain files among an archive's members; what is neither file nor folder is refused."""
     for member in found:
@@ -162,18 +230,24 @@ def _inputs(
             continue
         reason = why_not_taken(member)
         if reason:
-            builder.refuse(prefix + member.name, reason)
+            finds.refuse(prefix + member.name, reason)
         else:
             yield member
 
 
-def _file_of(archive: tarfile.TarFile, ending: str) -> bytes:
+def _files_of(archive: tarfile.TarFile, endings: tuple[str, ...]) -> dict[str, bytes]:
+    """Ending of a name -> content of the member that is called so."""
+    found = {}
     for member in archive:
-        if member.isreg() and member.name.endswith(ending):
-            file = archive.extractfile(member)
-            assert file is not None, "a plain file has content"
-            return bytes(file.read())
-    raise ValueError(f"it has no {ending}")
+        for ending in endings:
+            if member.isreg() and member.name.endswith(ending):
+                file = archive.extractfile(member)
+                assert file is not None, "a plain file has content"
+                found[ending] = bytes(file.read())
+    missing = [ending for ending in endings if ending not in found]
+    if missing:
+        raise ValueError(f"it has no {missing[0]}")
+    return found
 
 
 def _devkit(meta: bytes, ground_truth: bytes) -> Devkit:

@@ -9,12 +9,13 @@ from typing import ClassVar
 from ltray.data.archives.source import (
     SPLITS,
     Examples,
+    Finds,
+    Found,
     Geometry,
     Image,
-    Index,
-    IndexBuilder,
+    Section,
 )
-from ltray.data.pixels import Unreadable, header_of
+from ltray.data.decode import Unreadable, header_of
 from ltray.errors import LtrayError
 
 
@@ -44,21 +45,24 @@ class ImageFolder:
             return Geometry(header.width if alike else None, header.channels)
         raise LtrayError("data.path", f"{self.path} holds no image", "put the images there")
 
-    def index(self) -> Index:
+    def sections(self) -> list[Section]:
+        return [Section(self.name)]
+
+    def look_through(self, _section: Section, /) -> Found:
         entries = sorted(self._entries())
         labels = {name: label for label, name in enumerate(self.class_names())}
         depth = 1 if self._has_splits() else 0
-        builder = IndexBuilder()
+        finds = Finds()
         for path in entries:
             key = path.relative_to(self.path).as_posix()
             parts = key.split("/")
             split = parts[0] if depth else "train"
             reason = _why_not_taken(path, key, split, len(parts) - depth)
             if reason:
-                builder.refuse(_printable(key), reason)
+                finds.refuse(_printable(key), reason)
             else:
-                builder.take(split, key, labels[parts[depth]], ())
-        return builder.index()
+                finds.take(split, key, labels[parts[depth]], ())
+        return finds.found()
 
     def class_names(self) -> list[str]:
         tops = [self.path / split for split in SPLITS] if self._has_splits() else [self.path]

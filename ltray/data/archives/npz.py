@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 
 from ltray.data.archives.source import (
     Examples,
+    Finds,
+    Found,
     Geometry,
     Image,
-    Index,
-    IndexBuilder,
+    Section,
     check_labels,
 )
 from ltray.errors import LtrayError
@@ -56,17 +57,19 @@ class Npz:
         colours = train.shape[3:] == (3,)
         return Geometry(height if height == width else None, 3 if colours else 1)
 
-    def index(self) -> Index:
+    def sections(self) -> list[Section]:
+        return [Section(self.name)]
+
+    def look_through(self, _section: Section, /) -> Found:
         self.geometry()
-        builder = IndexBuilder()
+        finds = Finds()
         for number, split in enumerate(SPLITS):
             for row, label in enumerate(self._labels(split).tolist()):
-                builder.take(split, f"x_{split}.npy/{row:07d}", label, (number, row))
-        return builder.index()
+                finds.take(split, f"x_{split}.npy/{row:07d}", label, (number, row))
+        return finds.found()
 
     def class_names(self) -> list[str]:
-        largest = max(int(self._labels(split).max(initial=-1)) for split in SPLITS)
-        return [str(label) for label in range(largest + 1)]
+        return []
 
     def read(self, examples: Examples) -> Iterator[Image]:
         arrays = {

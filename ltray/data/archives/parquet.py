@@ -4,6 +4,7 @@ A part of the shards samples rows from the whole source, so making one reads eve
 its rows lie in, one after the other: made for sources of some gigabytes, not for ImageNet.
 """
 
+import json
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,13 +20,15 @@ from ltray.data.archives.source import (
     SPLITS,
     UNKNOWN,
     Examples,
+    Finds,
+    Found,
     Geometry,
     Image,
-    Index,
-    IndexBuilder,
+    Section,
     check_labels,
+    split_by_name,
 )
-from ltray.data.pixels import Unreadable, header_of
+from ltray.data.decode import Unreadable, header_of
 from ltray.errors import LtrayError
 
 MEND = "write the file again with image, label and, where there are splits, split"
@@ -36,8 +39,9 @@ class ParquetFiles:
     """One file, or every *.parquet below a folder.
 
     Columns: image (bytes, or a struct with bytes), label (a whole number; null = unknown),
-    optionally split (train, val or test) and filename. Other columns are ignored. Example n lies
-    at (number of the file, row group, row in it).
+    optionally split (train, val or test) and filename. Other columns are ignored. Without a
+    column split, the files of a folder have theirs in their names (train-00000-of-00005.parquet).
+    Example n lies at (number of the file, row group, row in it).
     """
 
     path: Path
@@ -65,19 +69,23 @@ class ParquetFiles:
                     return Geometry(header.width if alike else None, header.channels)
         raise LtrayError(str(self.path), "holds no image that can be read", MEND)
 
-    def index(self) -> Index:
-        builder = IndexBuilder()
-        for number, path in enumerate(self.files()):
-            self._index_file(number, path, builder)
-        return builder.index()
+    def sections(self) -> list[Section]:
+        return [Section(path.name, (number,)) for number, path in enumerate(self.files())]
+
+    def look_through(self, section: Section, /) -> Found:
+        (number,) = section.place
+        finds = Finds()
+        self._index_file(number, self.files()[number], finds)
+        return finds.found()
 
     def class_names(self) -> list[str]:
-        largest = UNKNOWN
-        for path in self.files():
-            labels = _opened(path).read(columns=["label"])["label"]
-            check_labels(_filled(labels), f"{path}: label")
-            largest = max(largest, int(_filled(labels).max(initial=UNKNOWN)))
-        return [str(label) for label in range(largest + 1)]
+        """As the data hub that the files come from wrote them into their schema."""
+        metadata = _opened(self.files()[0]).schema_arrow.metadata or {}
+        try:
+            features = json.loads(metadata.get(b"huggingface", b"{}"))["info"]["features"]
+            return [str(name) for name in features["label"]["names"]]
+        except (ValueError, KeyError, TypeError):  # written by something else, or numbers alone
+            return []
 
     def read(self, examples: Examples) -> Iterator[Image]:
         wanted: defaultdict[tuple[int, int], list[int]] = defaultdict(list)
@@ -93,7 +101,7 @@ class ParquetFiles:
             image = images.pop(position)
             yield Unreadable("null instead of an image") if image is None else image
 
-    def _index_file(self, number: int, path: Path, builder: IndexBuilder) -> None:
+    def _index_file(self, number: int, path: Path, finds: Finds) -> None:
         file = _opened(path)
         wanted = [
             name for name in ("label", "split", "filename") if name in file.schema_arrow.names
@@ -102,14 +110,15 @@ class ParquetFiles:
         labels = _filled(table["label"])
         check_labels(labels, f"{path}: label")
         rows = [None] * table.num_rows
-        splits = table["split"].to_pylist() if "split" in wanted else ["train"] * table.num_rows
+        shown = path.name if path == self.path else path.relative_to(self.path).as_posix()
+        by_name = "train" if path == self.path else split_by_name(shown)
+        splits = table["split"].to_pylist() if "split" in wanted else [by_name] * table.num_rows
         names = table["filename"].to_pylist() if "filename" in wanted else rows
         _check_splits(path, splits)
         places = _places(file.metadata)
-        shown = path.name if path == self.path else path.relative_to(self.path).as_posix()
         for row, (group, row_in_group) in enumerate(places):
             key = names[row] or f"{shown}/{row:07d}"
-            builder.take(splits[row], key, int(labels[row]), (number, group, row_in_group))
+            finds.take(splits[row], key, int(labels[row]), (number, group, row_in_group))
 
 
 def _opened(path: Path) -> pq.ParquetFile:

@@ -1,23 +1,23 @@
-"""What every source can do, and the index of what it holds.
+"""What every source can do, and what is found in a piece of it.
 
 N examples, k numbers that say where an example lies in its source's files.
 """
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ltray.data.held_out import held_out
-from ltray.data.pixels import Unreadable
+from ltray.data.decode import Unreadable
 from ltray.errors import LtrayError
 
 SPLITS = ("train", "val", "test")
+SPLIT_WORDS = {"train": "train", "val": "val", "validation": "val", "test": "test"}
 UNKNOWN = -1
-TEST_SHARE = 0.2
 MAX_CLASSES = 1_000_000
 
 Image = bytes | NDArray[np.uint8] | Unreadable
@@ -58,9 +58,26 @@ class Examples:
         return Examples(keys, self.labels[index], self.places[index])
 
 
+class Section(NamedTuple):
+    """A piece of a source that can be looked through by itself: a file, an archive inside one.
+
+    Args:
+        name: what to call it; the beginning of its keys where it is an archive.
+        place: where it lies, meaning what the source wants.
+        refused: why it cannot be looked through; empty for most.
+    """
+
+    name: str
+    place: tuple[int, ...] = ()
+    refused: str = ""
+
+
 @dataclass(frozen=True, eq=False)
-class Index:
-    """All that a source holds: split -> examples, and the inputs that no split took."""
+class Found:
+    """What a section holds: split -> examples, and the inputs that no split took.
+
+    Keys are as the source has them, so that one may come twice.
+    """
 
     splits: dict[str, Examples]
     refused: list[Refused]
@@ -83,11 +100,14 @@ class Source(Protocol):
     def geometry(self) -> Geometry:
         """Size and channels, from headers or the first image alone."""
 
-    def index(self) -> Index:
-        """Every input of the source; no image is decoded."""
+    def sections(self) -> list[Section]:
+        """The source's pieces, in its own order."""
+
+    def look_through(self, section: Section, /) -> Found:
+        """Every input of one section; no image is decoded."""
 
     def class_names(self) -> list[str]:
-        """One name per label, in the order of labels."""
+        """The names that the source has for its labels, in their order; it may have none."""
 
     def read(self, examples: Examples) -> Iterator[Image]:
         """The raw image of each example in the given order.
@@ -97,11 +117,10 @@ class Source(Protocol):
         """
 
 
-class IndexBuilder:
-    """Collects a source's inputs in the source's own order."""
+class Finds:
+    """Collects what a section holds, in the source's own order."""
 
     def __init__(self) -> None:
-        self._seen: set[str] = set()
         self._refused: list[Refused] = []
         self._rows: dict[str, list[tuple[str, int, tuple[int, ...]]]] = {}
 
@@ -110,37 +129,25 @@ class IndexBuilder:
         if label == UNKNOWN and split == "train":
             self.refuse(name, "no label")
         else:
-            self._rows.setdefault(split, []).append((self._unique(name), label, place))
+            self._rows.setdefault(split, []).append((name, label, place))
 
     def refuse(self, name: str, reason: str) -> None:
         """Add an input that goes to the quarantine."""
-        self._refused.append(Refused(self._unique(name), reason))
+        self._refused.append(Refused(name, reason))
 
-    def index(self) -> Index:
-        """The index; a source with neither val nor test gets a fixed fifth of train as test.
+    def found(self) -> Found:
+        """All of it."""
+        splits = {split: _examples(rows) for split, rows in self._rows.items()}
+        return Found(splits, self._refused)
 
-        Raises:
-            LtrayError: no image to train on.
-        """
-        if "train" not in self._rows:
-            raise LtrayError("data.path", self._nothing(), "point data.path at a whole data set")
-        splits = {split: _examples(self._rows[split]) for split in SPLITS if self._rows.get(split)}
-        if list(splits) == ["train"]:
-            splits = _with_test(splits["train"])
-        return Index(splits, self._refused)
 
-    def _unique(self, name: str) -> str:
-        key, number = name, 1
-        while key in self._seen:
-            number += 1
-            key = f"{name}#{number}"
-        self._seen.add(key)
-        return key
-
-    def _nothing(self) -> str:
-        reasons = sorted({refused.reason for refused in self._refused})
-        why = f"; {len(self._refused)} inputs were refused: {', '.join(reasons[:3])}"
-        return "holds no labelled image to train on" + (why if reasons else "")
+def split_by_name(name: str) -> str:
+    """The split that a file's name tells, else the nearest of its folders; train by default."""
+    for part in reversed(PurePosixPath(name).parts):
+        for word in re.findall("[a-z]+", part.lower()):
+            if word in SPLIT_WORDS:
+                return SPLIT_WORDS[word]
+    return "train"
 
 
 def check_labels(labels: NDArray[np.integer], where: str) -> None:
@@ -163,11 +170,3 @@ def _examples(rows: list[tuple[str, int, tuple[int, ...]]]) -> Examples:
     labels = np.fromiter((label for _, label, _ in rows), np.int32, len(rows))
     places = np.array([place for _, _, place in rows], dtype=np.int64).reshape(len(rows), -1)
     return Examples(keys, labels, places)
-
-
-def _with_test(train: Examples) -> dict[str, Examples]:
-    is_test = held_out(train.keys, train.labels, TEST_SHARE, "test")
-    return {
-        "train": train.take(np.flatnonzero(~is_test)),
-        "test": train.take(np.flatnonzero(is_test)),
-    }

@@ -14,13 +14,14 @@ from numpy.typing import NDArray
 from ltray.data.archives.source import (
     SPLITS,
     Examples,
+    Finds,
+    Found,
     Geometry,
     Image,
-    Index,
-    IndexBuilder,
+    Section,
     check_labels,
 )
-from ltray.data.pixels import Unreadable, broken_is_unreadable, header_of
+from ltray.data.decode import Unreadable, broken_is_unreadable, header_of
 from ltray.errors import LtrayError, did_you_mean
 from ltray.experiment import TORCHVISION_PREFIX
 
@@ -61,21 +62,19 @@ class TorchvisionDataset:
         alike = header.width == header.height
         return Geometry(header.width if alike else None, header.channels)
 
-    def index(self) -> Index:
-        builder = IndexBuilder()
+    def sections(self) -> list[Section]:
+        return [Section(self.name)]
+
+    def look_through(self, _section: Section, /) -> Found:
+        finds = Finds()
         for split, data_set in self._splits().items():
             number = SPLITS.index(split)
             for row, label in enumerate(self._labels(split, data_set).tolist()):
-                builder.take(split, f"{split}/{row:07d}", label, (number, row))
-        return builder.index()
+                finds.take(split, f"{split}/{row:07d}", label, (number, row))
+        return finds.found()
 
     def class_names(self) -> list[str]:
-        splits = self._splits()
-        named = getattr(splits["train"], "classes", None)
-        if named is not None:
-            return [str(name) for name in named]
-        largest = max(int(self._labels(*split).max(initial=-1)) for split in splits.items())
-        return [str(label) for label in range(largest + 1)]
+        return [str(name) for name in getattr(self._open("train"), "classes", ())]
 
     def read(self, examples: Examples) -> Iterator[Image]:
         numbers = np.unique(examples.places[:, 0]).tolist()
