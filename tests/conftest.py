@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 import yaml
 
@@ -14,6 +15,10 @@ from ltray.data.shards import plan, write_part
 from ltray.experiment_file import read_experiment
 from ltray.locate import locate_experiment
 from ltray.run import Run
+
+# A busy machine makes any example slow; what must be fast is measured in benchmarks/.
+hypothesis.settings.register_profile("ltray", deadline=None)
+hypothesis.settings.load_profile("ltray")
 
 SMALL: dict[str, Any] = {
     "name": "small",

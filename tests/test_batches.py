@@ -11,7 +11,6 @@ import torch
 from conftest import MakeRun
 
 from ltray.data import batches as batches_module
-from ltray.data.augment import augmented, centre
 from ltray.data.batches import WINDOW_PARTS, Batches, epoch_order, open_data_set
 from ltray.data.manifest import read_manifest
 from ltray.data.selection import image_counts, select
@@ -161,73 +160,6 @@ def test_an_epochs_order_has_every_image_once_and_needs_two_windows_of_parts_at_
     few = epoch_order(np.repeat(np.arange(4), 500), data_seed=3, epoch=5)
     # One window: the first quarter of the order samples all four parts about equally.
     assert min(np.bincount(few[:500] // 500)) > 90
-
-
-def picture(side: int, count: int = 1) -> torch.Tensor:
-    """Images whose pixel at row r, column c is (r, c)."""
-    rows, columns = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")
-    return torch.stack([rows, columns], dim=2).to(torch.uint8)[None].repeat(count, 1, 1, 1)
-
-
-def test_the_centre_is_the_middle() -> None:
-    assert centre(picture(8), 4)[0, 0, 0].tolist() == [2, 2]
-    assert centre(picture(8), 8).shape == (1, 8, 8, 2)
-
-
-def test_random_crops_are_pieces_of_the_image_in_every_place_half_of_them_flipped() -> None:
-    count = 4000
-    cropped = augmented(picture(10, count), "random_crop", 8, 0, 0, np.arange(count))
-    assert cropped.shape == (count, 8, 8, 2)
-    flipped = cropped[:, 0, 0, 1] > cropped[:, 0, 7, 1]
-    # 4,000 coins: further from half than this is a 6-sigma event.
-    assert abs(float(flipped.float().mean()) - 0.5) < 6 * 0.5 / 63
-    corner = torch.where(flipped[:, None], cropped[:, 0, 7], cropped[:, 0, 0])
-    assert {tuple(place) for place in corner.tolist()} == {
-        (r, c) for r in range(3) for c in range(3)
-    }
-    straight = cropped[~flipped].long()
-    assert bool((straight[:, 1:, :, 0] - straight[:, :-1, :, 0] == 1).all())
-    assert bool((straight[:, :, 1:, 1] - straight[:, :, :-1, 1] == 1).all())
-
-
-def test_equal_sizes_are_padded_by_four_black_pixels() -> None:
-    white = torch.full((2000, 6, 6, 1), 255, dtype=torch.uint8)
-    cropped = augmented(white, "random_crop", 6, 0, 0, np.arange(2000))
-    seen = {int(one.bool().any(dim=1).sum()) for one in cropped[..., 0]}
-    assert seen == {2, 3, 4, 5, 6}
-
-
-def test_resized_crops_take_areas_and_ratios_as_published() -> None:
-    from ltray.data.augment import _boxes
-
-    draws = np.random.default_rng(0).random((12, 3000))
-    tries = [(draws[n], draws[n + 1]) for n in range(0, 10, 2)]
-    boxes = _boxes(200, tries, draws[10], draws[11])
-    top, left, height, width = boxes.T
-    assert bool(((top >= 0) & (left >= 0) & (top + height <= 200) & (left + width <= 200)).all())
-    share = height * width / 200**2
-    assert 0.078 < share.min() < 0.1
-    assert share.max() > 0.9
-    ratio = width / height
-    assert ratio.min() >= 0.74
-    assert ratio.max() <= 1.35
-
-
-def test_a_resized_crop_of_the_whole_image_is_the_image() -> None:
-    from ltray.data.augment import _resized
-
-    image = picture(8)
-    assert torch.equal(_resized(image, 8, np.array([[0, 0, 8, 8]])), image.float())
-
-
-def test_augmentation_depends_on_seed_epoch_and_position_alone() -> None:
-    image = picture(12, 6)
-    keys = [(0, 0), (0, 1), (1, 0)]
-    made = [augmented(image, "random_crop", 6, seed, epoch, np.arange(6)) for seed, epoch in keys]
-    assert not torch.equal(made[0], made[1])
-    assert not torch.equal(made[0], made[2])
-    part = augmented(image[2:4], "random_crop", 6, 0, 0, np.array([2, 3]))
-    assert torch.equal(part, made[0][2:4])
 
 
 def test_a_source_without_labelled_test_reports_its_val(make_run: MakeRun, tmp_path: Path) -> None:

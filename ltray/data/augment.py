@@ -1,10 +1,11 @@
 """Stored images to what the network sees: crops and flips, by hashes of (seed, epoch, position).
 
-B images, H W pixels as stored, S crop_size, C channels. Images are [B, H, W, C] uint8 on the
-device, and so is all work; only the few random numbers per image are made on the CPU.
+B images, H W pixels as stored, S crop_size, C channels; all images are uint8 with channels last.
+An image is cropped by itself in host memory, or many at once on a device: the bits are the same.
 """
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -17,21 +18,35 @@ PADDING = 4
 AREA = (0.08, 1.0)
 RATIO = (3 / 4, 4 / 3)
 TRIES = 10
+DEVICE_BATCH = 64  # images scaled at once on a device: some 200 MB of whole numbers at 224 pixels
 
-Positions = NDArray[np.int64]
-
-
-def centre(images: torch.Tensor, size: int) -> torch.Tensor:
-    """The middle S x S pixels: [B, H, W, C] -> [B, S, S, C]."""
-    top = (images.shape[1] - size) // 2
-    left = (images.shape[2] - size) // 2
-    return images[:, top : top + size, left : left + size]
+Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
 
 
-def augmented(  # noqa: PLR0913, PLR0917 (each is a thing of its own)
-    images: torch.Tensor, how: str, size: int, seed: int, epoch: int, positions: Positions
-) -> torch.Tensor:
-    """Training images: [B, H, W, C] uint8 -> [B, S, S, C], uint8 or float32 in [0, 255].
+class Crops(NamedTuple):
+    """What to cut from B images: a box of each, mirrored or not, then scaled to S x S.
+
+    Args:
+        boxes: [B, 4] of top, left, height, width; it may reach over the border, into black.
+        mirrored: bool [B].
+    """
+
+    boxes: Integers
+    mirrored: NDArray[np.bool_]
+
+
+def centre_crops(count: int, side: int, size: int) -> Crops:
+    """The middle S x S pixels of every image of `side` pixels a side."""
+    first = (side - size) // 2
+    boxes = np.tile(np.array([first, first, size, size]), (count, 1))
+    return Crops(boxes, np.zeros(count, dtype=np.bool_))
+
+
+def training_crops(  # noqa: PLR0913, PLR0917 (each is a thing of its own)
+    how: str, side: int, size: int, seed: int, epoch: int, positions: Integers
+) -> Crops:
+    """The crops of B training images of `side` pixels a side.
 
     Args:
         how: none, random_crop or random_resized_crop, as in the experiment.
@@ -39,53 +54,36 @@ def augmented(  # noqa: PLR0913, PLR0917 (each is a thing of its own)
         positions: [B] of the images in the epoch's order.
     """
     if how == "none":
-        return centre(images, size)
+        return centre_crops(len(positions), side, size)
 
-    def draw(purpose: str) -> NDArray[np.float64]:
+    def draw(purpose: str) -> Floats:
         return uniforms(seed_for(seed, purpose, epoch), positions)
 
     if how == "random_crop":
-        cropped = _random_crop(images, size, draw("crop top"), draw("crop left"))
+        boxes = _random_boxes(side, size, draw("crop top"), draw("crop left"))
     else:
         tries = [(draw(f"area {t}"), draw(f"ratio {t}")) for t in range(TRIES)]
-        boxes = _boxes(images.shape[1], tries, draw("crop top"), draw("crop left"))
-        cropped = _resized(images, size, boxes)
-    flips = torch.from_numpy(draw("flip") < 0.5).to(images.device)
-    return torch.where(flips[:, None, None, None], cropped.flip(2), cropped)
+        boxes = resized_boxes(side, tries, draw("crop top"), draw("crop left"))
+    return Crops(boxes, draw("flip") < 0.5)
 
 
-def _random_crop(
-    images: torch.Tensor, size: int, top: NDArray[np.float64], left: NDArray[np.float64]
-) -> torch.Tensor:
-    """S x S pixels from anywhere; images no larger than S get a black border first.
+def _random_boxes(side: int, size: int, top: Floats, left: Floats) -> Integers:
+    """[B, 4]: S x S pixels from anywhere; images no larger than S get a black border first.
 
     Source: He et al. 2015, section 4.2 (arXiv 1512.03385).
     """
-    if images.shape[1] == size:
-        border = (0, 0, PADDING, PADDING, PADDING, PADDING)
-        images = functional.pad(images, border)
-    places = images.shape[1] - size + 1
-    rows = _spans(top, places, size, images.device)[:, :, None]
-    columns = _spans(left, places, size, images.device)[:, None, :]
-    each = torch.arange(len(images), device=images.device)[:, None, None]
-    return images[each, rows, columns]
+    border = PADDING if side == size else 0
+    places = side + 2 * border - size + 1
+    tops = (top * places).astype(np.int64) - border
+    lefts = (left * places).astype(np.int64) - border
+    sizes = np.full_like(tops, size)
+    return np.stack([tops, lefts, sizes, sizes], axis=1)
 
 
-def _spans(
-    where: NDArray[np.float64], places: int, size: int, device: torch.device
-) -> torch.Tensor:
-    """[B, S] indices of S pixels in a row, starting at one of `places`."""
-    first = torch.from_numpy((where * places).astype(np.int64)).to(device)
-    return first[:, None] + torch.arange(size, device=device)
-
-
-def _boxes(
-    side: int,
-    tries: list[tuple[NDArray[np.float64], NDArray[np.float64]]],
-    top: NDArray[np.float64],
-    left: NDArray[np.float64],
-) -> NDArray[np.int64]:
-    """[B, 4] of top, left, height, width: the first try that fits, else the whole image.
+def resized_boxes(
+    side: int, tries: list[tuple[Floats, Floats]], top: Floats, left: Floats
+) -> Integers:
+    """[B, 4]: of an area and a ratio by the first try that fits, else the whole image.
 
     Source: Szegedy et al. 2014 (arXiv 1409.4842), section 6.
     """
@@ -105,15 +103,149 @@ def _boxes(
     return np.stack([tops, lefts, heights, widths], axis=1)
 
 
-def _resized(images: torch.Tensor, size: int, boxes: NDArray[np.int64]) -> torch.Tensor:
-    """Each image's box scaled to S x S, bilinear with antialiasing: float32 in [0, 255]."""
-    scaled = [
-        functional.interpolate(
-            image[None, top : top + height, left : left + width].permute(0, 3, 1, 2).float(),
-            size=(size, size),
-            mode="bilinear",
-            antialias=True,
-        )
-        for image, (top, left, height, width) in zip(images, boxes.tolist(), strict=True)
-    ]
-    return torch.cat(scaled).permute(0, 2, 3, 1)
+def crop_one(image: torch.Tensor, box: Integers, mirrored: bool, into: torch.Tensor) -> None:
+    """Write one crop: image [H, W, C] -> into [S, S, C], both in host memory.
+
+    Scaling is bilinear with antialiasing, in whole numbers.
+    """
+    top, left, height, width = box.tolist()
+    size = len(into)
+    if (height, width) == (size, size):
+        _cut(image, top, left, into)
+        if mirrored:
+            into.copy_(into.flip(1))
+        return
+    piece = image[top : top + height, left : left + width]
+    piece = piece.flip(1) if mirrored else piece.contiguous()
+    scaled = functional.interpolate(
+        piece.permute(2, 0, 1)[None], size=(size, size), mode="bilinear", antialias=True
+    )
+    into.copy_(scaled[0].permute(1, 2, 0))
+
+
+def _cut(image: torch.Tensor, top: int, left: int, into: torch.Tensor) -> None:
+    """Copy an unscaled box; what lies outside the image is black."""
+    size = len(into)
+    height, width = image.shape[:2]
+    rows = slice(max(top, 0), min(top + size, height))
+    columns = slice(max(left, 0), min(left + size, width))
+    inside = image[rows, columns]
+    if inside.shape != into.shape:
+        into.zero_()
+    first_row, first_column = rows.start - top, columns.start - left
+    into[first_row : first_row + inside.shape[0], first_column : first_column + inside.shape[1]] = (
+        inside
+    )
+
+
+def crop_many(images: torch.Tensor, crops: Crops, size: int) -> torch.Tensor:
+    """Crop a batch where it lies: [B, H, W, C] -> [B, S, S, C]."""
+    if bool((crops.boxes[:, 2:] == size).all()):
+        return _cut_many(images, crops, size)
+    if images.device.type == "cpu":
+        made = torch.empty((len(images), size, size, images.shape[3]), dtype=torch.uint8)
+        for image, box, mirrored, into in zip(images, *crops, made, strict=True):
+            crop_one(image, box, bool(mirrored), into)
+        return made
+    return torch.cat(
+        [
+            scale_many(
+                images[first : first + DEVICE_BATCH],
+                Crops(
+                    crops.boxes[first : first + DEVICE_BATCH],
+                    crops.mirrored[first : first + DEVICE_BATCH],
+                ),
+                size,
+            )
+            for first in range(0, len(images), DEVICE_BATCH)
+        ]
+    )
+
+
+def _cut_many(images: torch.Tensor, crops: Crops, size: int) -> torch.Tensor:
+    """Unscaled boxes, all at once; what lies outside an image is black."""
+    span = np.arange(size)
+    rows = crops.boxes[:, :1] + span
+    columns = crops.boxes[:, 1:2] + np.where(crops.mirrored[:, None], span[::-1], span)
+    height, width = images.shape[1:3]
+    rows_at = torch.from_numpy(rows.clip(0, height - 1)).to(images.device)
+    columns_at = torch.from_numpy(columns.clip(0, width - 1)).to(images.device)
+    each = torch.arange(len(images), device=images.device)[:, None, None]
+    cut = images[each, rows_at[:, :, None], columns_at[:, None, :]]
+    if rows.min() >= 0 and columns.min() >= 0 and rows.max() < height and columns.max() < width:
+        return cut
+    inside_rows = torch.from_numpy((rows >= 0) & (rows < height)).to(images.device)
+    inside_columns = torch.from_numpy((columns >= 0) & (columns < width)).to(images.device)
+    return cut * (inside_rows[:, :, None, None] & inside_columns[:, None, :, None])
+
+
+def scale_many(images: torch.Tensor, crops: Crops, size: int) -> torch.Tensor:
+    """Scaled boxes, all at once on the images' device, with the bits of `crop_one`.
+
+    Rows and then columns of pixels are weighted sums in whole numbers, rounded in between: what
+    torch does with uint8 images in host memory, written so that a device can do many.
+    """
+    top, left, height, width = crops.boxes.T
+    columns = _taps(width, size)
+    mirrored = (width - 1)[:, None, None] - columns.places
+    at = np.where(crops.mirrored[:, None, None], mirrored, columns.places)
+    wide = _weighted(images, at + left[:, None, None], columns, axis=2)
+    rows = _taps(height, size)
+    return _weighted(wide, rows.places + top[:, None, None], rows, axis=1)
+
+
+class _Taps(NamedTuple):
+    """Which T pixels of a line make each of S, and with which weights.
+
+    Args:
+        places: [B, S, T], counted from the beginning of the box.
+        weights: [B, S, T], whole numbers; their sum stands for 1.
+        precision: [B]: weights are fractions of 2 ** precision.
+    """
+
+    places: Integers
+    weights: Integers
+    precision: Integers
+
+
+def _taps(sizes: Integers, size: int) -> _Taps:
+    """Triangle filter from `sizes` [B] pixels to `size`, as wide as a pixel of the coarser grid."""
+    scale = (sizes / size)[:, None]
+    support = np.maximum(scale, 1.0)
+    centre = scale * (np.arange(size) + 0.5)
+    first = np.maximum((centre - support + 0.5).astype(np.int64), 0)
+    last = np.minimum((centre + support + 0.5).astype(np.int64), sizes[:, None])
+    number = np.arange(2 * math.ceil(support.max()) + 1)
+    places = first[:, :, None] + number
+    distance = np.abs(places - centre[:, :, None] + 0.5) / support[:, :, None]
+    weights = np.where(places < last[:, :, None], (1 - distance).clip(0), 0)
+    weights /= weights.sum(axis=2, keepdims=True)
+    precision = _precision(weights.max(axis=(1, 2)))
+    whole = np.floor(weights * (1 << precision)[:, None, None] + 0.5).astype(np.int64)
+    return _Taps(np.minimum(places, sizes[:, None, None] - 1), whole, precision)
+
+
+def _precision(largest: Floats) -> Integers:
+    """[B]: the bits with which weights up to `largest` [B] still fit 16 bits."""
+    bits = np.arange(1, 23)
+    fits = (largest[:, None] * (1 << bits) + 0.5).astype(np.int64) < 1 << 15
+    return np.asarray(fits.cumprod(axis=1).sum(axis=1), dtype=np.int64)
+
+
+def _weighted(images: torch.Tensor, places: Integers, taps: _Taps, axis: int) -> torch.Tensor:
+    """Sums over the taps along one axis of [B, H, W, C], rounded to uint8."""
+    shape = [-1, 1, 1, 1]
+    shape[axis] = places.shape[1]
+
+    def on_device(values: Integers) -> torch.Tensor:
+        return torch.from_numpy(values).to(images.device).reshape(shape)
+
+    bits = torch.from_numpy(taps.precision).to(images.device).reshape(-1, 1, 1, 1).int()
+    total = (1 << (bits - 1)).int()  # a half: the shift below rounds down
+    for tap in range(places.shape[2]):
+        index = on_device(places[:, :, tap])
+        lines = list(images.shape)
+        lines[axis] = places.shape[1]
+        picked = images.gather(axis, index.expand(lines))
+        total = total + picked.int() * on_device(taps.weights[:, :, tap]).int()
+    return (total >> bits).clamp(0, 255).to(torch.uint8)

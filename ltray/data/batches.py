@@ -4,15 +4,16 @@ B images, C channels, S x S pixels as the network sees them.
 """
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ltray.data.augment import augmented, centre
+from ltray.data.augment import centre_crops, training_crops
 from ltray.data.images import Images, ResidentImages, open_images, resident_budget
 from ltray.data.manifest import Manifest
 from ltray.data.selection import Labelled, Selection, select
@@ -22,7 +23,8 @@ from ltray.randomness import hashes, permutation, seed_for
 
 WINDOW_PARTS = 32
 EVALUATION_BATCH = 512
-READ_AHEAD = 2
+READ_AHEAD = 2  # batches that are ready before they are asked for
+EXPECTED_AHEAD = 16  # batches whose shards are being read
 
 Batch = tuple[torch.Tensor, torch.Tensor]
 
@@ -50,6 +52,7 @@ class DataSet:
     """An experiment's three splits on a device; the same for all seeds.
 
     Attributes:
+        side: pixels a side of the stored images.
         mean, std: [C], subtracted from and divided into pixels from 0 to 255.
     """
 
@@ -57,6 +60,7 @@ class DataSet:
     train: Split
     validation: Split
     test: Split
+    side: int
     mean: torch.Tensor
     std: torch.Tensor
     classes: int
@@ -82,6 +86,7 @@ def open_data_set(
         train=split(selection.train),
         validation=split(selection.validation),
         test=split(selection.test),
+        side=pixels.image_size,
         mean=torch.tensor(mean, device=device),
         std=torch.tensor(std, device=device),
         classes=selection.classes,
@@ -119,49 +124,60 @@ class Batches:
         order = epoch_order(self._set.train.parts, self._data_seed, epoch)
         steps = range(first, self.steps_per_epoch if stop is None else stop)
         spans = [slice(step * self._batch_size, (step + 1) * self._batch_size) for step in steps]
-        if isinstance(self._set.train.images, ResidentImages):
-            yield from (self._training_batch(epoch, order, span) for span in spans)
+        images = partial(self._training_images, epoch, order)
+        if not isinstance(self._set.train.images, ResidentImages):
+            made = self._read_ahead(images, order, spans)
         else:
-            yield from self._read_ahead(epoch, order, spans)
+            made = map(images, spans)
+        labels = self._set.train.labels
+        for span, batch in zip(spans, made, strict=True):
+            index = torch.from_numpy(order[span]).to(labels.device)
+            yield self._normalised(batch), labels.index_select(0, index)
 
     def evaluation(self, split: str) -> Iterator[Batch]:
         """All images of `validation` or `test` in fixed order; the last batch may be short."""
         chosen = self._set.validation if split == "validation" else self._set.test
         for first in range(0, chosen.size, EVALUATION_BATCH):
             positions = np.arange(first, min(first + EVALUATION_BATCH, chosen.size))
-            images = centre(chosen.images.take(positions), self._crop_size)
+            crops = centre_crops(len(positions), self._set.side, self._crop_size)
+            images = chosen.images.take(positions, crops, self._crop_size)
             yield self._normalised(images), chosen.labels[first : first + EVALUATION_BATCH]
 
     def _read_ahead(
-        self, epoch: int, order: NDArray[np.int64], spans: list[slice]
-    ) -> Iterator[Batch]:
+        self,
+        images: Callable[[slice], torch.Tensor],
+        order: NDArray[np.int64],
+        spans: Sequence[slice],
+    ) -> Iterator[torch.Tensor]:
         """Batches made on a thread of their own, a few ahead of the one in use."""
-        ahead: deque[Future[Batch]] = deque()
+        ahead: deque[Future[torch.Tensor]] = deque()
         with ThreadPoolExecutor(1) as reader:
-            for span in spans:
-                ahead.append(reader.submit(self._training_batch, epoch, order, span))
+            for number, span in enumerate(spans):
+                for expected in spans[number : number + EXPECTED_AHEAD]:
+                    self._set.train.images.expect(order[expected])
+                ahead.append(reader.submit(images, span))
                 if len(ahead) > READ_AHEAD:
                     yield ahead.popleft().result()
             while ahead:
                 yield ahead.popleft().result()
 
-    def _training_batch(self, epoch: int, order: NDArray[np.int64], span: slice) -> Batch:
-        train, data = self._set.train, self._set.data
+    def _training_images(self, epoch: int, order: NDArray[np.int64], span: slice) -> torch.Tensor:
+        """One batch, uint8 [B, S, S, C]."""
         chosen = order[span]
         positions = np.arange(span.start, span.start + len(chosen))
-        images = augmented(
-            train.images.take(chosen),
-            data.augment,
+        crops = training_crops(
+            self._set.data.augment,
+            self._set.side,
             self._crop_size,
             self._data_seed,
             epoch,
             positions,
         )
-        index = torch.from_numpy(chosen).to(train.labels.device)
-        return self._normalised(images), train.labels.index_select(0, index)
+        return self._set.train.images.take(chosen, crops, self._crop_size)
 
     def _normalised(self, images: torch.Tensor) -> torch.Tensor:
-        return ((images.float() - self._set.mean) / self._set.std).permute(0, 3, 1, 2)
+        on_device = images.to(self._set.mean.device, non_blocking=True)
+        return ((on_device.float() - self._set.mean) / self._set.std).permute(0, 3, 1, 2)
 
     @property
     def _crop_size(self) -> int:

@@ -1,13 +1,14 @@
-"""Rows of the shards to uint8 images on a device: resident when they fit, else streamed.
+"""Rows of the shards to uint8 crops on a device: resident when they fit, else streamed.
 
-B images, H W pixels, C channels.
+B images, H W pixels as stored, S crop_size, C channels.
 """
 
 import os
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from threading import Lock
 from typing import Protocol
 
 import numpy as np
@@ -15,20 +16,26 @@ import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
 
+from ltray.data.augment import Crops, centre_crops, crop_many, crop_one
 from ltray.data.pixels import Pixels, from_stored
 from ltray.data.selection import Labelled
 from ltray.layout import DataFolder
 
-CACHED_PARTS = 64  # two windows of the order; a part of 512 images of 227 pixels is 10 MB
+KEPT_PARTS = 64  # two windows of the order; a part of 512 images of 227 pixels is 10 MB
+PARTS_READ_AT_ONCE = 2
 DECODED_AT_ONCE = 512
-Image = NDArray[np.uint8]
+
+Positions = NDArray[np.int64]
 
 
 class Images(Protocol):
     """The images of one Labelled, taken by position in it."""
 
-    def take(self, positions: NDArray[np.int64]) -> torch.Tensor:
-        """[B, H, W, C] uint8 on the device."""
+    def take(self, positions: Positions, crops: Crops, size: int) -> torch.Tensor:
+        """[B, S, S, C] uint8: on the device, or in memory from which the device copies fast."""
+
+    def expect(self, positions: Positions) -> None:
+        """Tell which images are wanted soon."""
 
 
 class ResidentImages:
@@ -37,45 +44,79 @@ class ResidentImages:
     def __init__(self, images: torch.Tensor) -> None:
         self._images = images
 
-    def take(self, positions: NDArray[np.int64]) -> torch.Tensor:
+    def take(self, positions: Positions, crops: Crops, size: int) -> torch.Tensor:
         index = torch.from_numpy(positions).to(self._images.device)
-        return self._images.index_select(0, index)
+        return crop_many(self._images.index_select(0, index), crops, size)
+
+    def expect(self, positions: Positions) -> None:
+        """They are here."""
 
 
 class StreamedImages:
-    """Images read and decoded when they are asked for, with the parts last used kept encoded."""
+    """Images read and decoded when they are asked for, on as many threads as the trial has CPUs."""
 
-    def __init__(self, decode: "Decoder", labelled: Labelled, device: torch.device) -> None:
-        self._decode = decode
+    def __init__(
+        self, parts: "EncodedParts", labelled: Labelled, pixels: Pixels, threads: int, pinned: bool
+    ) -> None:
+        self._parts = parts
         self._labelled = labelled
-        self._device = device
-
-    def take(self, positions: NDArray[np.int64]) -> torch.Tensor:
-        parts, rows = self._labelled.parts[positions], self._labelled.rows[positions]
-        images = torch.from_numpy(self._decode(parts, rows))
-        if self._device.type == "cuda":
-            return images.pin_memory().to(self._device, non_blocking=True)
-        return images
-
-
-class Decoder:
-    """Rows of one split to decoded images, on as many threads as the trial has CPUs."""
-
-    def __init__(self, folder: DataFolder, pixels: Pixels, split: str, threads: int) -> None:
         self._pixels = pixels
-        self._threads = ThreadPoolExecutor(max(1, threads))
-        self._part: Callable[[int], list[bytes]] = lru_cache(CACHED_PARTS)(
-            lambda number: _encoded(folder.part(split, number))
-        )
+        self._threads = threads
+        self._pinned = pinned
+        self._pool = ThreadPoolExecutor(threads)
 
-    def __call__(self, parts: NDArray[np.int64], rows: NDArray[np.int64]) -> Image:
-        """[B, H, W, C] uint8 for B rows, each of its part."""
+    def take(self, positions: Positions, crops: Crops, size: int) -> torch.Tensor:
+        parts, rows = self._labelled.parts[positions], self._labelled.rows[positions]
+        self._parts.expect(parts)
         places = zip(parts.tolist(), rows.tolist(), strict=True)
-        blobs = [self._part(part)[row] for part, row in places]
-        return np.stack(list(self._threads.map(self._one, blobs)))
+        blobs = [self._parts[part][row] for part, row in places]
+        shape = (len(blobs), size, size, self._pixels.channels)
+        made = torch.empty(shape, dtype=torch.uint8, pin_memory=self._pinned)
 
-    def _one(self, blob: bytes) -> Image:
-        return from_stored(blob, self._pixels)
+        def make(numbers: range) -> None:
+            for number in numbers:
+                image = torch.from_numpy(_writable(from_stored(blobs[number], self._pixels)))
+                mirrored = bool(crops.mirrored[number])
+                crop_one(image, crops.boxes[number], mirrored, made[number])
+
+        shares = [range(first, len(blobs), self._threads) for first in range(self._threads)]
+        for _ in self._pool.map(make, shares):
+            pass  # raises what a thread raised
+        return made
+
+    def expect(self, positions: Positions) -> None:
+        self._parts.expect(self._labelled.parts[positions])
+
+
+class EncodedParts:
+    """The stored images of a split, part by part; those last used are kept, encoded.
+
+    Parts that are expected are read by threads of their own.
+    """
+
+    def __init__(self, read: Callable[[int], list[bytes]]) -> None:
+        self._read = read
+        self._kept: OrderedDict[int, Future[list[bytes]]] = OrderedDict()
+        self._lock = Lock()
+        self._pool = ThreadPoolExecutor(PARTS_READ_AT_ONCE)
+
+    def __getitem__(self, number: int) -> list[bytes]:
+        return self._part(number).result()
+
+    def expect(self, numbers: Iterable[int] | Positions) -> None:
+        """Begin to read what is not here, in order of first mention."""
+        for number in dict.fromkeys(np.asarray(numbers).tolist()):
+            self._part(number)
+
+    def _part(self, number: int) -> Future[list[bytes]]:
+        with self._lock:
+            part = self._kept.get(number)
+            if part is None or _failed(part):
+                part = self._kept[number] = self._pool.submit(self._read, number)
+            self._kept.move_to_end(number)
+            if len(self._kept) > KEPT_PARTS:
+                self._kept.popitem(last=False)
+            return part
 
 
 def open_images(  # noqa: PLR0913, PLR0917 (where from, which, and where to)
@@ -87,14 +128,18 @@ def open_images(  # noqa: PLR0913, PLR0917 (where from, which, and where to)
     resident: bool,
 ) -> Images:
     """The images of a Labelled, decoded now if they are to be resident, else when taken."""
-    decode = Decoder(folder, pixels, labelled.split, threads)
+    split = labelled.split
+    parts = EncodedParts(lambda number: _encoded(folder.part(split, number)))
+    pinned = device.type == "cuda"
+    streamed = StreamedImages(parts, labelled, pixels, max(1, threads), pinned)
     if not resident:
-        return StreamedImages(decode, labelled, device)
+        return streamed
     count, side = len(labelled.rows), pixels.image_size
     images = torch.empty((count, side, side, pixels.channels), dtype=torch.uint8, device=device)
     for first in range(0, count, DECODED_AT_ONCE):
-        some = slice(first, first + DECODED_AT_ONCE)
-        images[some] = torch.from_numpy(decode(labelled.parts[some], labelled.rows[some]))
+        positions = np.arange(first, min(first + DECODED_AT_ONCE, count))
+        whole = centre_crops(len(positions), side, side)
+        images[first : first + len(positions)] = streamed.take(positions, whole, side)
     return ResidentImages(images)
 
 
@@ -102,6 +147,7 @@ def resident_budget(device: torch.device) -> int:
     """Bytes that a trial's resident images may fill.
 
     On a GPU half of what is free; on a CPU a quarter of the memory, shared by one process per core.
+    Streamed images give the same bits, so it changes no result.
     """
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0]) // 2
@@ -112,3 +158,12 @@ def resident_budget(device: torch.device) -> int:
 def _encoded(path: Path) -> list[bytes]:
     column: list[bytes] = pq.read_table(path, columns=["image"])["image"].to_pylist()
     return column
+
+
+def _writable(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Raw images are views of bytes, which torch warns about though nothing writes to them."""
+    return np.require(image, requirements="W")
+
+
+def _failed(part: Future[list[bytes]]) -> bool:
+    return part.done() and part.exception() is not None
