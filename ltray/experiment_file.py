@@ -69,6 +69,8 @@ def _load(path: Path) -> dict[Any, Any]:
 def _with_absolute_path(experiment: Experiment, folder: Path) -> Experiment:
     if experiment.data.path is None:
         return experiment
+    if "://" in experiment.data.path:
+        return experiment
     absolute = (folder.resolve() / Path(experiment.data.path).expanduser()).resolve()
     data = experiment.data.model_copy(update={"path": str(absolute)})
     return experiment.model_copy(update={"data": data})

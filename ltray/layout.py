@@ -20,6 +20,11 @@ class DataFolder:
         return self.path / "quarantine.parquet"
 
     @property
+    def card(self) -> Path:
+        """card.html: the data set at a glance."""
+        return self.path / "card.html"
+
+    @property
     def odd(self) -> Path:
         """odd.parquet: images that were taken though something is unusual about them."""
         return self.path / "odd.parquet"

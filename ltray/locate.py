@@ -17,7 +17,7 @@ from ltray.experiment import (
     resolve,
 )
 from ltray.experiment_file import read_experiment
-from ltray.files import write_whole
+from ltray.files import at, is_local, write_whole
 from ltray.layout import RunFolder, data_folder, run_folder
 from ltray.models.names import check_arch
 from ltray.run import Run
@@ -34,15 +34,13 @@ def experiments_folder() -> Path:
 
 
 def root_folder(root: Path | str) -> Path:
-    """The folder of runs and shards that a person named.
+    """The folder of runs and shards that a person named, on a disk or in an object store.
 
     Raises:
-        LtrayError: it is an object store, or no folder.
+        LtrayError: it is no folder, or an address that nothing here reads.
     """
-    if str(root).startswith(("s3:", "gs:")):
-        raise LtrayError("--root", f"{root} is not yet available", "name a folder")
-    folder = Path(root)
-    if folder.exists() and not folder.is_dir():
+    folder = at(str(root), "--root")
+    if is_local(folder) and folder.exists() and not folder.is_dir():
         raise LtrayError("--root", f"{folder} is not a folder", "name another one")
     return folder
 

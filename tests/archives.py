@@ -15,7 +15,7 @@ from ltray.experiment import Data
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 
 
-def source(name: str, path: Path | None = None) -> Source:
+def source(name: str, path: Path | str | None = None) -> Source:
     return open_source(Data(source=name, path=None if path is None else str(path)))
 
 

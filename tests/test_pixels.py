@@ -172,11 +172,13 @@ def test_the_fast_decoder_and_pillow_give_the_same_pixels() -> None:
         assert np.array_equal(ours, np.asarray(Image.open(BytesIO(content)).convert("RGB")))
 
 
-def test_sums_are_of_the_stored_pixels() -> None:
-    noise = np.random.default_rng(1).integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)
-    stored = to_stored(noise, pixels())
-    assert stored.sums.tolist() == noise.sum((0, 1), dtype=np.int64).tolist()
-    assert stored.square_sums.tolist() == (noise.astype(np.int64) ** 2).sum((0, 1)).tolist()
+@pytest.mark.parametrize(("side", "step"), [(16, 1), (127, 1), (128, 2), (227, 3)])
+def test_sums_are_of_the_stored_pixels_sampled_in_large_images(side: int, step: int) -> None:
+    noise = np.random.default_rng(1).integers(0, 256, (side, side, 3), dtype=np.uint8)
+    stored = to_stored(noise, pixels(side))
+    sampled = noise[::step, ::step].astype(np.int64)
+    assert stored.sums.tolist() == sampled.sum((0, 1)).tolist()
+    assert stored.square_sums.tolist() == (sampled**2).sum((0, 1)).tolist()
 
 
 def bomb(side: int) -> bytes:

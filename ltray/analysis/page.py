@@ -12,12 +12,12 @@ from ltray.analysis.grid import Cell, cells, outside
 from ltray.analysis.heat_map import heat_map, legend
 from ltray.analysis.results import DENSE, Rows, collect
 from ltray.analysis.statistics import answers
+from ltray.analysis.templates import rendered
 from ltray.experiment import Experiment
 from ltray.files import read_json, write_whole
 from ltray.layout import RunFolder
 
 _TEMPLATE = "report.html.jinja"
-_FILTERS = ("percent", "level", "kept", "epoch", "points", "margin_points", "duration", "quantity")
 _TRAINED_ON = {"Trained on": "device", "Nodes": "node", "Backend": "backend"}
 _CONTROLS = {
     "shuffled_mask": "each mask shuffled inside its layers",
@@ -37,18 +37,7 @@ def write_report(run: RunFolder, experiment: Experiment) -> Path:
 
 def render(run: RunFolder, experiment: Experiment, rows: Rows) -> str:
     """The page as HTML; reads launches.json and experiment.yaml from the run, if they are there."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {name: getattr(wording, name) for name in _FILTERS}
-    page = environment.get_template(_TEMPLATE).render(_content(run, experiment, rows))
-    return page.strip() + "\n"
+    return rendered(_TEMPLATE, _content(run, experiment, rows))
 
 
 def _content(run: RunFolder, experiment: Experiment, rows: Rows) -> dict[str, Any]:

@@ -51,8 +51,19 @@ def duration(seconds: float) -> str:
 
 
 def quantity(number: int, noun: str) -> str:
-    """1 ticket, 2 tickets, 50,200 weights."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+    """1 ticket, 2 tickets, 50,200 weights, 10 classes."""
+    plural = "es" if noun.endswith("s") else "s"
+    return f"{number:,} {noun}{'' if number == 1 else plural}"
+
+
+def data_size(count: int) -> str:
+    """Bytes in powers of a thousand: 157_300_000_000 -> 157.3 GB."""
+    size, unit = float(count), "bytes"
+    for larger in ("kB", "MB", "GB", "TB"):
+        if size < 999.95:
+            break
+        size, unit = size / 1000, larger
+    return f"{size:,.0f}{_THIN}{unit}" if unit == "bytes" else f"{size:,.1f}{_THIN}{unit}"
 
 
 def listed(words: list[str]) -> str:

@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from ltray.errors import LtrayError
-from ltray.files import read_json, write_json
+from ltray.files import is_local, read_json, write_json
 from ltray.layout import RunFolder
 
 RENEWED_EVERY_SECONDS = 15.0
 LAPSES_AFTER_SECONDS = 60.0
+SETTLES_AFTER_SECONDS = 1.0
 
 
 @contextmanager
@@ -34,6 +35,10 @@ def only_driver(run: RunFolder) -> Iterator[None]:
         if other is not None and _is_alive(other):
             raise _taken(run.path, other)
         write_json(run.lease, me)
+    if not is_local(run.lease):
+        time.sleep(SETTLES_AFTER_SECONDS)
+        if not _is_ours(run, me):
+            raise _taken(run.path, _holder(run) or me)
     stop = threading.Event()
     renewing = threading.Thread(target=_renew, args=(run, me, stop), daemon=True)
     renewing.start()
@@ -56,6 +61,9 @@ def has_driver(run: RunFolder) -> bool:
 @contextmanager
 def _alone(run: RunFolder) -> Iterator[None]:
     """Keep other processes from reading and then writing the lease at the same time."""
+    if not is_local(run.lock):
+        yield  # an object store has no locks: what is written is read again
+        return
     run.lock.parent.mkdir(parents=True, exist_ok=True)
     with run.lock.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)  # given back when the file is closed, or the process dies

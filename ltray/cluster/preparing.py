@@ -40,7 +40,16 @@ def prepare(run: Run, say: Say) -> Manifest:
     seconds = time.perf_counter() - started
     manifest = write_manifest(run.data, planned, records, run.fingerprint, seconds)
     say(_summary(manifest))
+    _write_card(run.data)
     return manifest
+
+
+def _write_card(folder: DataFolder) -> None:
+    import ray
+
+    from ltray.analysis.card import write_card
+
+    ray.get(ray.remote(write_card).remote(folder))
 
 
 def _planned(source: Source, pixels: Pixels) -> Plan:

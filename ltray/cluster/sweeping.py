@@ -14,6 +14,7 @@ from ltray.contradictions import margin_warning, too_few_images
 from ltray.data.manifest import Manifest, read_manifest
 from ltray.data.selection import image_counts
 from ltray.errors import InvalidExperiment, LtrayError
+from ltray.files import is_local
 from ltray.locate import write_experiment
 from ltray.lottery.tickets import grid, key
 from ltray.lottery.trajectory import Trajectory
@@ -44,6 +45,7 @@ def dense_run(run: Run, address: str | None, say: Say) -> dict[int, Trajectory]:
         LtrayError: a person's mistake.
         StageFailed: a stage could not do its work.
     """
+    _check_root(run)
     with only_driver(run.folder):
         whole = whole_trajectories(run)
         if len(whole) == run.experiment.replicates:
@@ -63,6 +65,7 @@ def sweep_run(run: Run, address: str | None, say: Say) -> int:
         LtrayError: a person's mistake.
         StageFailed: a stage could not do its work.
     """
+    _check_root(run)
     keys = [key(ticket) for ticket in grid(run.experiment)]
     with only_driver(run.folder):
         rows = collect(run.folder)
@@ -76,6 +79,13 @@ def sweep_run(run: Run, address: str | None, say: Say) -> int:
                 _show(run, rows, say)
         say(f"report: {run.folder.report}")
         return sum(_failed(rows, one) for one in keys)
+
+
+def _check_root(run: Run) -> None:
+    if not is_local(run.folder.path):
+        found = f"{run.folder.path.parent}: training to an object store is not yet available"
+        mend = "name a folder; only prepare can write to an object store"
+        raise LtrayError("--root", found, mend)
 
 
 def _sweep(run: Run, rows: Rows, address: str | None, say: Say) -> None:

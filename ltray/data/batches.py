@@ -77,7 +77,7 @@ def open_data_set(
     resident = per_image * sum(len(one.rows) for one in every) <= resident_budget(device)
 
     def split(labelled: Labelled) -> Split:
-        images = open_images(folder, pixels, labelled, device, threads, resident)
+        images = open_images(folder, manifest, labelled, device, threads, resident)
         return Split(images, torch.from_numpy(labelled.labels).to(device), labelled.parts)
 
     mean, std = _normalisation(manifest)

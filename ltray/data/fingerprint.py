@@ -2,12 +2,12 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from ltray.data.archives.sources import open_source
 from ltray.experiment import Data, SourceFacts
+from ltray.files import at, read_range
 
 SAMPLED_FILES = 64
 SAMPLED_BYTES = 64 * 1024
@@ -34,7 +34,7 @@ def source_facts(data: Data) -> SourceFacts:
     source = open_source(data)
     image_size, channels = source.geometry()
     files = source.files()
-    path = Path(data.path) if data.path else None
+    path = at(data.path, "data.path") if data.path else None
     base = path if path and path.is_dir() else files[0].parent
     return SourceFacts(
         fingerprint=fingerprint(files, base), image_size=image_size, channels=channels
@@ -49,8 +49,5 @@ def _evenly_spread(files: Sequence[Path]) -> list[Path]:
 
 
 def _ends(path: Path) -> bytes:
-    with path.open("rb") as file:
-        first = file.read(SAMPLED_BYTES)
-        file.seek(0, os.SEEK_END)
-        file.seek(max(0, file.tell() - SAMPLED_BYTES))
-        return first + file.read(SAMPLED_BYTES)
+    last = max(0, path.stat().st_size - SAMPLED_BYTES)
+    return read_range(path, 0, SAMPLED_BYTES) + read_range(path, last, SAMPLED_BYTES)

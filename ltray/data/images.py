@@ -7,19 +7,20 @@ import os
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
 from threading import Lock
 from typing import Protocol
 
 import numpy as np
-import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
 
 from ltray.data.augment import Crops, centre_crops, crop_many, crop_one
+from ltray.data.manifest import Manifest, PartFile
+from ltray.data.node_cache import on_this_node
 from ltray.data.pixels import Pixels, from_stored
 from ltray.data.selection import Labelled
 from ltray.layout import DataFolder
+from ltray.tables import read_table
 
 KEPT_PARTS = 64  # two windows of the order; a part of 512 images of 227 pixels is 10 MB
 PARTS_READ_AT_ONCE = 2
@@ -121,15 +122,15 @@ class EncodedParts:
 
 def open_images(  # noqa: PLR0913, PLR0917 (where from, which, and where to)
     folder: DataFolder,
-    pixels: Pixels,
+    manifest: Manifest,
     labelled: Labelled,
     device: torch.device,
     threads: int,
     resident: bool,
 ) -> Images:
     """The images of a Labelled, decoded now if they are to be resident, else when taken."""
-    split = labelled.split
-    parts = EncodedParts(lambda number: _encoded(folder.part(split, number)))
+    files, pixels = manifest.parts[labelled.split], manifest.pixels
+    parts = EncodedParts(lambda number: _encoded(folder, files[number]))
     pinned = device.type == "cuda"
     streamed = StreamedImages(parts, labelled, pixels, max(1, threads), pinned)
     if not resident:
@@ -155,8 +156,9 @@ def resident_budget(device: torch.device) -> int:
     return memory // 4 // (os.cpu_count() or 1)
 
 
-def _encoded(path: Path) -> list[bytes]:
-    column: list[bytes] = pq.read_table(path, columns=["image"])["image"].to_pylist()
+def _encoded(folder: DataFolder, part: PartFile) -> list[bytes]:
+    path = on_this_node(folder.path / part.path, part.sha256)
+    column: list[bytes] = read_table(path, ["image"])["image"].to_pylist()
     return column
 
 

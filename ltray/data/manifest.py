@@ -11,11 +11,12 @@ import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ltray.data.archives.source import SPLITS
-from ltray.data.pixels import MADE_BY, Pixels, versions
-from ltray.data.shards import PartRecord, Plan, table_bytes
+from ltray.data.pixels import MADE_BY, Pixels, sample_step, versions
+from ltray.data.shards import PartRecord, Plan
 from ltray.errors import LtrayError
 from ltray.files import write_json, write_whole
 from ltray.layout import DataFolder
+from ltray.tables import table_bytes
 
 QUARANTINE_SCHEMA = pa.schema([("key", pa.string()), ("reason", pa.string())])
 ODD_SCHEMA = pa.schema([("key", pa.string()), ("what", pa.string())])
@@ -52,7 +53,8 @@ class Manifest(_Frozen):
         class_counts: split -> label -> images; -1 counts those without a label.
         class_names: in the order of labels.
         parts: split -> its shards in their order.
-        pixel_mean: per channel, of train's stored pixels from 0 to 255 (before JPEG).
+        pixel_mean: per channel, of train's stored pixels from 0 to 255 (before JPEG); of a sample
+            of them where images are large.
         pixel_std: likewise; 1 for a channel that never changes.
         quarantined: how many inputs quarantine.parquet names.
         odd: how many images odd.parquet names: taken, though unusual.
@@ -197,7 +199,8 @@ def _mean_and_std(
     records: Sequence[PartRecord], pixels: Pixels
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Of the pixels of each channel; sums are whole numbers, so the order of parts is no matter."""
-    count = sum(record.rows for record in records) * pixels.image_size**2
+    side = len(range(0, pixels.image_size, sample_step(pixels.image_size)))
+    count = sum(record.rows for record in records) * side**2
     sums = [sum(channel) for channel in zip(*(r.pixel_sums for r in records), strict=True)]
     squares = [sum(chan) for chan in zip(*(r.pixel_square_sums for r in records), strict=True)]
     variances = [(count * s2 - s1 * s1) / count**2 for s1, s2 in zip(sums, squares, strict=True)]

@@ -11,7 +11,6 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
-from PIL import Image
 
 from ltray.data.decode import (
     Array,
@@ -59,7 +58,7 @@ class Stored(NamedTuple):
     Args:
         image: what `from_stored` reads.
         width: in the source, as height.
-        sums: int [C], of the stored pixels from 0 to 255 (before JPEG).
+        sums: int [C], of the sampled pixels from 0 to 255 (before JPEG).
         square_sums: likewise, of their squares.
         odd: what is unusual about the source's file; empty for most.
     """
@@ -118,6 +117,11 @@ def to_stored(image: bytes | Array, pixels: Pixels, jpeg_expected: bool = False)
     header = decoded.header
     blob = _encoded(fitted, pixels)
     return Stored(blob, header.width, header.height, sums, square_sums, decoded.odd)
+
+
+def sample_step(size: int) -> int:
+    """Statistics take one row and column in so many: 64 to 127 a side are enough."""
+    return max(1, size // 64)
 
 
 def from_stored(blob: bytes, pixels: Pixels) -> Array:
@@ -188,12 +192,11 @@ def _resized(array: Array, size: int) -> Array:
 
 
 def _sums(array: Array) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Of the pixels of each channel, and of their squares."""
-    # Pillow counts values twice as fast as numpy can, and three times as fast as sums of squares.
-    flat = array[:, :, 0] if array.shape[2] == 1 else array
-    counts = np.array(Image.fromarray(flat).histogram()).reshape(-1, 256)
-    values = np.arange(256)
-    return counts @ values, counts @ values**2
+    """Of the sampled pixels of each channel, and of their squares."""
+    step = sample_step(len(array))
+    sample = np.ascontiguousarray(array[::step, ::step].reshape(-1, array.shape[2]).T)
+    wide = sample.astype(np.uint32)
+    return wide.sum(axis=1, dtype=np.int64), (wide * wide).sum(axis=1, dtype=np.int64)
 
 
 def _encoded(array: Array, pixels: Pixels) -> bytes:

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from ltray.data.held_out import held_out
@@ -13,6 +12,7 @@ from ltray.data.manifest import Manifest
 from ltray.errors import LtrayError
 from ltray.experiment import Data, decimal, exact_count
 from ltray.layout import DataFolder
+from ltray.tables import read_table
 
 Rows = NDArray[np.int64]
 
@@ -103,7 +103,7 @@ def _read(
     """Keys and renumbered labels of a split's rows that are of the wanted classes."""
     count = len(manifest.parts[split])
     paths = [folder.part(split, number) for number in range(count)]
-    tables = [pq.read_table(path, columns=["key", "label"]) for path in paths]
+    tables = [read_table(path, ["key", "label"]) for path in paths]
     stored = np.concatenate([table["label"].to_numpy() for table in tables]).astype(np.int64)
     renumbered = np.full(len(manifest.class_names) + 1, -1)  # the last is label -1's
     renumbered[classes] = np.arange(len(classes))

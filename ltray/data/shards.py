@@ -14,7 +14,6 @@ from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
@@ -23,8 +22,9 @@ from ltray.data.archives.source import SPLITS, Examples, Refused, Source
 from ltray.data.decode import Unreadable
 from ltray.data.held_out import key_hashes
 from ltray.data.pixels import Pixels, to_stored
-from ltray.files import sha256_of, write_whole
+from ltray.files import write_whole
 from ltray.layout import DataFolder
+from ltray.tables import read_table_metadata, table_bytes
 
 SCHEMA = pa.schema([("key", pa.string()), ("image", pa.binary()), ("label", pa.int32())])
 PLAN_KEY = b"ltray.plan"
@@ -145,31 +145,20 @@ def write_part(part: Part, source: Source, pixels: Pixels, folder: DataFolder) -
     path = folder.part(part.split, part.number)
     plan_hash = part.plan_hash(pixels)
     content = _content_there(path, plan_hash)
-    if content is None:
+    if content is not None:
+        blob = path.read_bytes()
+    else:
         rows = _made(part, source, pixels)
         content = _content(part, rows)
-        write_whole(path, _as_parquet(rows, content, plan_hash, pixels))
-    return PartRecord(**content.model_dump(), bytes=path.stat().st_size, sha256=sha256_of(path))
+        blob = _as_parquet(rows, content, plan_hash, pixels)
+        write_whole(path, blob)
+    sha256 = hashlib.sha256(blob).hexdigest()
+    return PartRecord(**content.model_dump(), bytes=len(blob), sha256=sha256)
 
 
 def rows_per_part(pixels: Pixels) -> int:
     """How many images a part holds; also the row group, since a part has one."""
     return 2048 if pixels.image_size < 64 else 512
-
-
-def table_bytes(table: pa.Table, compression: str) -> bytes:
-    """The Parquet file of a table, in one row group; equal tables give equal bytes."""
-    sink = pa.BufferOutputStream()
-    pq.write_table(
-        table,
-        sink,
-        row_group_size=max(1, table.num_rows),
-        compression=compression,
-        use_dictionary=False,
-        write_statistics=["label"] if "label" in table.column_names else False,
-    )
-    content: bytes = sink.getvalue().to_pybytes()
-    return content
 
 
 def _class_names(source: Source, index: Index) -> tuple[str, ...]:
@@ -190,7 +179,7 @@ def _parts(split: str, examples: Examples, pixels: Pixels) -> Iterator[Part]:
 def _content_there(path: Path, plan_hash: str) -> PartContent | None:
     """What the part at `path` holds, if it is one and was made by this plan."""
     try:
-        metadata = pq.read_metadata(path).metadata or {}
+        metadata = read_table_metadata(path).metadata or {}
     except (FileNotFoundError, pa.ArrowInvalid):
         return None
     if metadata.get(PLAN_KEY) != plan_hash.encode():

@@ -2,11 +2,9 @@
 
 from collections import Counter
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from ltray.data.decode import Unreadable
 from ltray.data.manifest import Manifest, PartFile, read_manifest
@@ -14,6 +12,7 @@ from ltray.data.pixels import Pixels, from_stored
 from ltray.data.shards import SCHEMA
 from ltray.files import TEMPORARY_PREFIX, sha256_of
 from ltray.layout import DataFolder
+from ltray.tables import read_table, read_table_metadata
 
 
 @dataclass(frozen=True)
@@ -53,7 +52,7 @@ def read_part(folder: DataFolder, pixels: Pixels, part: PartFile) -> PartReading
     if sha256_of(path) != part.sha256:
         faults.append(f"{part.path}: its sha256 is not the manifest's")
     try:
-        table = pq.read_table(path)
+        table = read_table(path)
     except (OSError, pa.ArrowException) as error:
         return PartReading((*faults, f"{part.path}: cannot be read: {error}"), Counter())
     if not table.schema.equals(SCHEMA):
@@ -91,7 +90,7 @@ def _count_faults(split: str, manifest: Manifest, found: Counter[int]) -> list[s
 
 def _table_faults(path: Path, expected: int) -> list[str]:
     try:
-        rows = pq.read_metadata(BytesIO(path.read_bytes())).num_rows
+        rows = read_table_metadata(path).num_rows
     except (OSError, pa.ArrowException) as error:
         return [f"{path.name}: cannot be read: {error}"]
     if rows != expected:

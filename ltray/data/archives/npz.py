@@ -23,6 +23,7 @@ from ltray.data.archives.source import (
     check_labels,
 )
 from ltray.errors import LtrayError
+from ltray.files import open_to_read
 
 SPLITS = ("train", "test")
 EXPECTED = "expected x_train, y_train, x_test, y_test: uint8 images N x H x W [x 1 or 3], labels N"
@@ -98,7 +99,11 @@ class Npz:
     def _header(self, array: str) -> _Header:
         """Shape and type of an array, without reading it."""
         try:
-            with zipfile.ZipFile(self.files()[0]) as archive, archive.open(f"{array}.npy") as file:
+            with (
+                open_to_read(self.files()[0]) as whole,
+                zipfile.ZipFile(whole) as archive,
+                archive.open(f"{array}.npy") as file,
+            ):
                 version = npy.read_magic(file)
                 read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
                 shape, _, dtype = read(file)
@@ -108,7 +113,10 @@ class Npz:
 
     def _array(self, array: str) -> NDArray[Any]:
         try:
-            with np.load(self.files()[0], allow_pickle=False) as archive:
+            with (
+                open_to_read(self.files()[0]) as whole,
+                np.load(whole, allow_pickle=False) as archive,
+            ):
                 return np.asarray(archive[array])
         except (KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
             raise self._wrong(f"{array} cannot be read: {error}") from error

@@ -1,0 +1,156 @@
+"""Images per CPU second from the nested train archive to shards, beside two process pools.
+
+    python benchmarks/prepare.py --release FOLDER [--images 5500] [--rounds 3]
+
+FOLDER holds ILSVRC2012_img_train.tar and ILSVRC2012_devkit_t12.tar.gz; a small release is repeated
+under other names until it has so many images. Three variants take turns in one Ray session:
+
+- ltray: the Ray Data job of `python -m ltray.prepare`, from the archive's index to the manifest;
+- pool: the same parts by the same functions in a plain process pool, one process a core;
+- pillow: decode, bicubic, JPEG q90 by Pillow in such a pool, its parts written as Parquet too.
+
+The figure counts every process: workers, Ray's own, this one. A first round is not counted.
+"""
+
+import argparse
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from io import BytesIO
+from multiprocessing import get_context
+from os import cpu_count
+from pathlib import Path
+
+from archives import repeated
+from measuring import TreeMeter, conditions, interleaved, print_table, rates, summary, write_json
+
+from ltray.cluster.preparing import prepare
+from ltray.cluster.session import session
+from ltray.data.archives.source import Source
+from ltray.data.archives.sources import open_source
+from ltray.data.manifest import write_manifest
+from ltray.data.pixels import JPEG_QUALITY, Pixels
+from ltray.data.shards import SCHEMA, Part, plan, write_part
+from ltray.files import write_whole
+from ltray.layout import DataFolder
+from ltray.locate import locate
+from ltray.run import Run
+from ltray.tables import table_bytes
+
+EXPERIMENT = """
+name: benchmark
+data: {{source: ilsvrc2012, path: {path}, image_size: 227, validation_fraction: 0.1}}
+model: {{arch: mobilenet_v2}}
+train: {{epochs: 1, batch_size: 64, lr: 0.1}}
+prune: {{sparsities: [0.5]}}
+reset: {{epochs: [0]}}
+"""
+
+
+def main() -> None:
+    """Measure and print."""
+    arguments = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    arguments.add_argument("--release", type=Path, required=True)
+    arguments.add_argument("--images", type=int, default=5500)
+    arguments.add_argument("--rounds", type=int, default=3)
+    arguments.add_argument("--folder", type=Path, help="where to work; a temporary one by default")
+    arguments.add_argument("--json", help="where to write the figures")
+    options = arguments.parse_args()
+    folder = options.folder or Path(tempfile.mkdtemp(prefix="ltray-benchmark-"))
+    release = repeated(options.release, options.images, folder / f"release-{options.images}")
+    run = run_of(release, folder)
+    workers = cpu_count() or 1
+    with (
+        ProcessPoolExecutor(
+            workers, mp_context=get_context("spawn"), initializer=one_thread
+        ) as pool,
+        session(None),
+    ):
+        variants = {
+            "ltray": partial(by_ray, run),
+            "pool": partial(by_pool, run, pool, write_part),
+            "pillow": partial(by_pool, run, pool, write_part_by_pillow),
+        }
+        for work in variants.values():
+            work()
+        readings = interleaved(variants, options.rounds)
+        with TreeMeter() as meter:
+            by_ray(run)
+    peak = meter.peak_mib("ray::")
+    found = {name: summary(rates(of, options.images)) for name, of in readings.items()}
+    ours = found["ltray"]["median"]
+    print_table([row(name, of, ours) for name, of in found.items()])
+    print(f"largest worker: {peak:,.0f} MiB of its own memory")
+    for cores in (16, 64, 256):
+        print(f"1,281,167 images on {cores} cores: {1_281_167 / ours / cores / 60:,.1f} min")
+    where = conditions("ray", "torch", "simplejpeg", "pillow", "pyarrow")
+    print(where)
+    write_json(options.json, {"images_per_cpu_second": found, "worker_mib": peak, "where": where})
+    if options.folder is None:
+        shutil.rmtree(folder)
+
+
+def row(name: str, figures: Mapping[str, float], ours: float) -> dict[str, object]:
+    """A line of the table."""
+    return {"variant": name, **figures, "ltray is": f"{ours / figures['median']:.2f} of it"}
+
+
+def run_of(release: Path, folder: Path) -> Run:
+    """The run that a release is prepared for."""
+    path = folder / "experiment.yaml"
+    path.write_text(EXPERIMENT.format(path=release))
+    return locate(path, folder / "root")
+
+
+def by_ray(run: Run) -> None:
+    """Prepare from nothing in the Ray session."""
+    shutil.rmtree(run.data.path, ignore_errors=True)
+    prepare(run, lambda _line: None)
+
+
+def by_pool(run: Run, pool: ProcessPoolExecutor, write: Callable[..., object]) -> None:
+    """Prepare from nothing in a process pool."""
+    shutil.rmtree(run.data.path, ignore_errors=True)
+    source = open_source(run.experiment.data)
+    planned = plan(source, run.pixels, pool.map)
+    job = partial(write, source=source, pixels=run.pixels, folder=run.data)
+    records = list(pool.map(job, planned.parts))
+    if records[0] is not None:
+        write_manifest(run.data, planned, records, run.fingerprint, seconds=0.0)
+
+
+def write_part_by_pillow(part: Part, source: Source, pixels: Pixels, folder: DataFolder) -> None:
+    """What one would write first: Pillow for everything."""
+    import pyarrow as pa
+
+    images = [by_pillow(image, pixels.image_size) for image in source.read(part.examples)]
+    table = pa.table([part.examples.keys, images, part.examples.labels], schema=SCHEMA)
+    write_whole(folder.part(part.split, part.number), table_bytes(table, "none"))
+
+
+def by_pillow(content: bytes, size: int) -> bytes:
+    """Decode, crop, resize and encode."""
+    from PIL import Image
+
+    picture = Image.open(BytesIO(content)).convert("RGB")
+    short = min(picture.size)
+    left, top = (picture.width - short) // 2, (picture.height - short) // 2
+    box = (left, top, left + short, top + short)
+    file = BytesIO()
+    picture.resize((size, size), Image.Resampling.BICUBIC, box=box).save(
+        file, "JPEG", quality=JPEG_QUALITY
+    )
+    return file.getvalue()
+
+
+def one_thread() -> None:
+    """As in a Ray task of one CPU."""
+    import torch
+
+    torch.set_num_threads(1)
+
+
+if __name__ == "__main__":
+    main()

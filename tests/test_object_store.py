@@ -1,0 +1,146 @@
+"""Sources and roots in an S3-compatible store, served on loopback."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from archives import SHARED, source
+from conftest import prepare_without_ray
+
+from ltray.cluster.lease import only_driver
+from ltray.data import batches as batches_module
+from ltray.data.archives.index import index_of
+from ltray.data.batches import Batches, open_data_set
+from ltray.data.manifest import read_manifest
+from ltray.data.node_cache import on_this_node
+from ltray.data.verify import verify
+from ltray.errors import LtrayError
+from ltray.experiment_file import read_experiment
+from ltray.files import at, write_whole
+from ltray.locate import locate_experiment
+from ltray.run import Run
+
+MINI = SHARED / "ilsvrc2012-mini"
+EXPERIMENT = """
+name: stored
+data: {{source: {source}, path: {path}, image_size: 64, validation_fraction: 0.1}}
+model: {{arch: resnet20}}
+train: {{epochs: 1, batch_size: 8, lr: 0.1}}
+prune: {{sparsities: [0.5]}}
+reset: {{epochs: [0]}}
+"""
+
+
+@pytest.fixture(scope="module")
+def bucket() -> Iterator[str]:
+    """The address of an empty bucket."""
+    moto_server = pytest.importorskip("moto.server")
+    boto3 = pytest.importorskip("boto3")
+    server = moto_server.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+        patch.setenv("AWS_ACCESS_KEY_ID", "tests")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", "tests")
+        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        boto3.client("s3").create_bucket(Bucket="bucket")
+        yield "s3://bucket"
+    server.stop()
+
+
+def npz(path: Path) -> Path:
+    random = np.random.default_rng(7)
+    np.savez(
+        path / "some.npz",
+        x_train=random.integers(0, 256, (3000, 64, 64, 3), dtype=np.uint8)[:, :8, :8],
+        y_train=random.integers(0, 3, 3000),
+        x_test=random.integers(0, 256, (50, 8, 8, 3), dtype=np.uint8),
+        y_test=random.integers(0, 3, 50),
+    )
+    return path / "some.npz"
+
+
+def run_of(tmp_path: Path, kind: str, path: str, root: str) -> Run:
+    file = tmp_path / "experiment.yaml"
+    file.write_text(EXPERIMENT.format(source=kind, path=path))
+    return locate_experiment(read_experiment(file), at(root, "--root"))
+
+
+def copy_to(bucket: str, *files: Path) -> str:
+    for file in files:
+        write_whole(at(f"{bucket}/source/{file.name}", "bucket"), file.read_bytes())
+    return f"{bucket}/source"
+
+
+def test_from_a_store_to_a_store_gives_the_shards_of_a_disk(bucket: str, tmp_path: Path) -> None:
+    here = npz(tmp_path)
+    there = copy_to(bucket, here)
+    local = run_of(tmp_path, "npz", str(here), str(tmp_path / "root"))
+    remote = run_of(tmp_path, "npz", f"{there}/some.npz", f"{bucket}/root")
+    assert remote.data.path.name == local.data.path.name
+    for run in (local, remote):
+        prepare_without_ray(run)
+        assert verify(run.data) == []
+    mine, theirs = read_manifest(local.data), read_manifest(remote.data)
+    assert theirs.parts == mine.parts
+
+
+@pytest.mark.skipif(not MINI.is_dir(), reason="shared/data/ilsvrc2012-mini is absent")
+def test_archives_are_read_by_ranges_where_they_lie(bucket: str, tmp_path: Path) -> None:
+    names = ("ILSVRC2012_img_train_t3.tar", "ILSVRC2012_devkit_t3.tar.gz")
+    there = copy_to(bucket, *(MINI / name for name in names))
+    remote, local = source("ilsvrc2012_t3", there), source("ilsvrc2012_t3", MINI)
+    splits = index_of(remote).splits
+    assert splits["train"].keys == index_of(local).splits["train"].keys
+    assert list(remote.read(splits["train"])) == list(local.read(splits["train"]))
+
+
+def test_streamed_batches_of_a_store_are_those_of_a_disk_and_copied_once(
+    bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LTRAY_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(batches_module, "resident_budget", lambda _device: 0)
+    here = npz(tmp_path)
+    local = run_of(tmp_path, "npz", str(here), str(tmp_path / "root"))
+    remote = run_of(tmp_path, "npz", str(here), f"{bucket}/other")
+    for run in (local, remote):
+        prepare_without_ray(run)
+
+    def epoch(run: Run) -> list[torch.Tensor]:
+        manifest = read_manifest(run.data)
+        cpu = torch.device("cpu")
+        data_set = open_data_set(run.data, manifest, run.experiment.data, cpu, threads=2)
+        return [images for images, _ in Batches(data_set, 60, 0).epoch(0)]
+
+    assert all(torch.equal(a, b) for a, b in zip(epoch(local), epoch(remote), strict=True))
+    copies = [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]
+    assert sorted(path.name for path in copies) == sorted(
+        part.sha256 for part in read_manifest(remote.data).parts["train"]
+    )
+    part = read_manifest(remote.data).parts["train"][0]
+    write_whole(remote.data.path / part.path, b"something else")
+    on_this_node(remote.data.path / part.path, part.sha256)  # the copy is found by its content
+    shutil.rmtree(tmp_path / "cache")
+    with pytest.raises(LtrayError, match="the manifest says"):
+        on_this_node(remote.data.path / part.path, part.sha256)
+
+
+def test_one_driver_per_run_in_a_store_too(bucket: str, tmp_path: Path) -> None:
+    run = run_of(tmp_path, "npz", str(npz(tmp_path)), f"{bucket}/leased")
+    with (
+        only_driver(run.folder),
+        pytest.raises(LtrayError, match="is at work"),
+        only_driver(run.folder),
+    ):
+        pass
+    with only_driver(run.folder):
+        pass
+
+
+def test_an_address_that_nothing_reads_is_an_error() -> None:
+    with pytest.raises(LtrayError, match=r"ftps?://|write a folder"):
+        at("nowhere://bucket", "--root")
