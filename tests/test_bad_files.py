@@ -96,5 +96,5 @@ def test_no_cluster_at_the_address(tmp_path: Path, digits_shards: Path) -> None:
 def test_an_object_store_as_root_is_refused_and_makes_no_folder(tmp_path: Path) -> None:
     ended = run("sweep", "--root", "s3://bucket/runs", folder=tmp_path)
     assert ended.status == 2
-    assert "s3://bucket/runs is not yet available" in ended.err
+    assert "s3://bucket/runs: training to an object store is not yet available" in ended.err
     assert list(tmp_path.iterdir()) == []
