@@ -17,6 +17,7 @@ def main() -> int:
     )
     options = arguments.parse_args()
 
+    from ltray.analysis.card import as_text
     from ltray.cluster.sweeping import prepare_run
     from ltray.locate import locate
 
@@ -24,8 +25,11 @@ def main() -> int:
     if options.verify:
         return verify(run.data)
     say = timed_lines()
-    prepare_run(run, options.address, say)
+    manifest = prepare_run(run, options.address, say)
+    for line in as_text(manifest):
+        say(line)
     say(f"shards: {run.data.path}")
+    say(f"card: {run.data.card}")
     return 0
 
 
