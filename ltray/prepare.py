@@ -15,6 +15,11 @@ def main() -> int:
     arguments.add_argument(
         "--verify", action="store_true", help="read all shards back and say what is wrong"
     )
+    arguments.add_argument(
+        "--checksums",
+        action="store_true",
+        help="first compare the archives' MD5 with the published ones",
+    )
     options = arguments.parse_args()
 
     from ltray.analysis.card import as_text
@@ -25,7 +30,7 @@ def main() -> int:
     if options.verify:
         return verify(run.data)
     say = timed_lines()
-    manifest = prepare_run(run, options.address, say)
+    manifest = prepare_run(run, options.address, say, options.checksums)
     for line in as_text(manifest):
         say(line)
     say(f"shards: {run.data.path}")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from archives import release, synset
 from commands import (
     done_tickets,
     final_bits,
@@ -103,6 +104,18 @@ def test_stage_by_stage_and_from_the_runs_own_folder(tmp_path: Path) -> None:
     verified = run("prepare", folder, "--verify", folder=tmp_path)
     assert verified.status == 1
     assert "part-00000" in verified.out
+
+
+def test_archives_are_compared_with_the_published_ones_when_asked(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    release(tmp_path / "data", [("n00000001.tar", synset(tmp_path, "n00000001_1.JPEG"))])
+    source = {"source": "ilsvrc2012", "path": "data", "image_size": 8, "validation_fraction": 0.5}
+    path = write_experiment(tmp_path / "small.yaml", small_document({"data": source}))
+    ended = run("prepare", path, "--checksums", folder=tmp_path)
+    assert ended.status == 2, ended
+    assert "the published file has" in ended.err
+    assert "Traceback" not in ended.err + ended.out
+    assert not list(tmp_path.glob("runs/data/*"))
 
 
 def test_a_killed_worker_costs_nothing_but_its_time(tmp_path: Path, make_run: MakeRun) -> None:

@@ -1,15 +1,14 @@
-import gzip
 import json
 import pickle
 import tarfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from hashlib import sha256
 from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import pytest
-from archives import SHARED, png, read_all, source, tar
+from archives import SHARED, WNIDS, png, read_all, release, source, synset, tar
 
 from ltray.data.archives.ilsvrc2012 import TASKS_1_AND_2, VAL
 from ltray.data.archives.index import Index, index_of
@@ -19,34 +18,6 @@ from ltray.errors import LtrayError
 
 MINI = SHARED / "ilsvrc2012-mini"
 needs_mini = pytest.mark.skipif(not MINI.is_dir(), reason="shared/data/ilsvrc2012-mini is absent")
-WNIDS = ("n00000001", "n00000002", "n00000003")
-
-
-def release(path: Path, train: Iterable[tuple[str, bytes]], val: int = 0) -> Path:
-    """A release of three synsets, whose ids run against their ranks."""
-    from scipy.io import savemat
-
-    kinds = [("ILSVRC2012_ID", "O"), ("WNID", "O"), ("words", "O"), ("num_children", "O")]
-    synsets = [(3 - n, wnid, f"words {n}", 0) for n, wnid in enumerate(WNIDS)]
-    inner = [(4, "n00000000", "all of them", 3)]
-    meta = BytesIO()
-    savemat(meta, {"synsets": np.array(synsets + inner, dtype=kinds)})
-    truth = "".join(f"{1 + n % 3}\n" for n in range(val)).encode()
-    kit = "ILSVRC2012_devkit_t12/data/"
-    plain = tar(
-        path / "kit.tar",
-        [
-            (f"{kit}meta.mat", meta.getvalue()),
-            (f"{kit}ILSVRC2012_validation_ground_truth.txt", truth),
-        ],
-    )
-    (path / TASKS_1_AND_2.devkit).write_bytes(gzip.compress(plain))
-    tar(path / TASKS_1_AND_2.train, train)
-    return path
-
-
-def synset(path: Path, *names: str) -> bytes:
-    return tar(path / "inner.tar", [(name, png(len(name))) for name in names])
 
 
 def test_labels_are_ranks_and_a_name_may_come_twice(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from ltray.cluster.session import reason_of
+from ltray.data.archives.published import check_published
 from ltray.data.archives.source import Found, Section, Source
 from ltray.data.archives.sources import open_source
 from ltray.data.manifest import Manifest, read_manifest, write_manifest
@@ -42,6 +43,24 @@ def prepare(run: Run, say: Say) -> Manifest:
     say(_summary(manifest))
     _write_card(run.data)
     return manifest
+
+
+def check_archives(run: Run, say: Say) -> None:
+    """Compare the source's files with the MD5 that each was published with, where one was.
+
+    Raises:
+        LtrayError: one is another file, or not all of it.
+    """
+    import ray
+
+    files = open_source(run.experiment.data).files()
+    tasks = [ray.remote(check_published).remote(path) for path in files]
+    for path, task in zip(files, tasks, strict=True):
+        try:
+            md5 = ray.get(task)
+        except ray.exceptions.RayError as error:
+            raise _failure(error) from None
+        say(f"{path.name}: {f'MD5 {md5}, as published' if md5 else 'no MD5 of it was published'}")
 
 
 def _write_card(folder: DataFolder) -> None:

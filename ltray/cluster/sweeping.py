@@ -7,7 +7,7 @@ from ltray.analysis.results import Rows, collect, write_tables
 from ltray.cluster.dense_runs import make_all_masks, train_dense_runs, whole_trajectories
 from ltray.cluster.launches import Launch
 from ltray.cluster.lease import only_driver
-from ltray.cluster.preparing import prepare
+from ltray.cluster.preparing import check_archives, prepare
 from ltray.cluster.retraining import Retraining
 from ltray.cluster.session import Cluster, session, trial_resources
 from ltray.contradictions import margin_warning, too_few_images
@@ -22,19 +22,26 @@ from ltray.run import Run
 from ltray.say import Say
 
 
-def prepare_run(run: Run, address: str | None, say: Say) -> Manifest:
+def prepare_run(run: Run, address: str | None, say: Say, checksums: bool = False) -> Manifest:
     """Make the run's shards, if they are not made.
+
+    Args:
+        checksums: compare archives that were published with their MD5 first, prepared or not.
 
     Raises:
         LtrayError: the source is not what it should be.
         StageFailed: a part could not be written.
     """
     with only_driver(run.folder):
-        if run.data.manifest.is_file():
+        prepared = run.data.manifest.is_file()
+        if prepared and not checksums:
             write_experiment(run)
             say(f"already prepared: {run.data.path}")
             return read_manifest(run.data)
         with _launch(run, address, say) as (launch, _):
+            if checksums:
+                with launch.stage("checksums"):
+                    check_archives(run, say)
             return _prepared(run, launch, say)
 
 
