@@ -115,10 +115,12 @@ def crop_one(image: torch.Tensor, box: Integers, mirrored: bool, into: torch.Ten
         if mirrored:
             into.copy_(into.flip(1))
         return
-    piece = image[top : top + height, left : left + width]
-    piece = piece.flip(1) if mirrored else piece.contiguous()
+    piece = image[None, top : top + height, left : left + width]
+    piece = piece.flip(2) if mirrored else piece.contiguous()
+    # torch looks at the strides, and takes a kernel three times as slow unless they are those of
+    # a channels-last batch: a batch axis that is added after permute() does not give them.
     scaled = functional.interpolate(
-        piece.permute(2, 0, 1)[None], size=(size, size), mode="bilinear", antialias=True
+        piece.permute(0, 3, 1, 2), size=(size, size), mode="bilinear", antialias=True
     )
     into.copy_(scaled[0].permute(1, 2, 0))
 

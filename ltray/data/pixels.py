@@ -181,7 +181,7 @@ def _resized(array: Array, size: int) -> Array:
     import torch  # not before: data that is stored as it is needs no torch
     from torch.nn import functional
 
-    image = torch.from_numpy(np.require(array, requirements="W")).permute(2, 0, 1)[None]
+    image = torch.from_numpy(np.require(array, requirements="W"))[None].permute(0, 3, 1, 2)
     scaled = functional.interpolate(
         image.contiguous(memory_format=torch.channels_last),
         size=(size, size),

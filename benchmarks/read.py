@@ -1,0 +1,116 @@
+"""Images per CPU second from 227-pixel shards to uint8 training batches, beside torchvision.
+
+    python benchmarks/read.py --release FOLDER [--images 5500] [--rounds 5] [--threads 1]
+
+FOLDER holds ILSVRC2012_img_train.tar and ILSVRC2012_devkit_t12.tar.gz; a small release is repeated
+under other names until it has so many images. Two variants take turns over the same encoded images
+(read, random resized crop to 224, flip, uint8, batches of 512):
+
+- ltray: what `Batches` does for images that do not fit the device;
+- torchvision: torchvision.io.decode_jpeg, then v2.RandomResizedCrop and v2.RandomHorizontalFlip.
+
+Making the shards, imports and a first round are not counted.
+"""
+
+import argparse
+import shutil
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import torch
+from archives import repeated
+from measuring import conditions, interleaved, print_table, rates, summary, write_json
+from prepare import run_of
+
+from ltray.data.archives.sources import open_source
+from ltray.data.augment import training_crops
+from ltray.data.batches import EXPECTED_AHEAD, epoch_order
+from ltray.data.images import open_images
+from ltray.data.manifest import read_manifest, write_manifest
+from ltray.data.selection import Labelled, select
+from ltray.data.shards import plan, write_part
+from ltray.run import Run
+from ltray.tables import read_table
+
+BATCH = 512
+CROP = 224
+
+
+def main() -> None:
+    """Measure and print."""
+    arguments = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    arguments.add_argument("--release", type=Path, required=True)
+    arguments.add_argument("--images", type=int, default=5500)
+    arguments.add_argument("--rounds", type=int, default=5)
+    arguments.add_argument("--threads", type=int, default=1)
+    arguments.add_argument("--folder", type=Path, help="where to work; a temporary one by default")
+    arguments.add_argument("--json", help="where to write the figures")
+    options = arguments.parse_args()
+    torch.set_num_threads(1)
+    folder = options.folder or Path(tempfile.mkdtemp(prefix="ltray-benchmark-"))
+    run = run_of(repeated(options.release, options.images, folder / "release"), folder)
+    prepared(run)
+    train = select(run.data, read_manifest(run.data), run.experiment.data).train
+    variants = {
+        "ltray": lambda: by_ltray(run, train, options.threads),
+        "torchvision": lambda: by_torchvision(run, train),
+    }
+    count = variants["ltray"]()
+    assert variants["torchvision"]() == count, "both read the same images"
+    found = {
+        name: summary(rates(of, count))
+        for name, of in interleaved(variants, options.rounds).items()
+    }
+    print_table([{"variant": name, **of} for name, of in found.items()])
+    where = conditions("torch", "torchvision", "simplejpeg", "pyarrow")
+    print(where)
+    write_json(options.json, {"images_per_cpu_second": found, "where": where})
+    if options.folder is None:
+        shutil.rmtree(folder)
+
+
+def prepared(run: Run) -> None:
+    """Make the run's shards in this process, if they are not made."""
+    if run.data.manifest.is_file():
+        return
+    source = open_source(run.experiment.data)
+    planned = plan(source, run.pixels)
+    records = [write_part(part, source, run.pixels, run.data) for part in planned.parts]
+    write_manifest(run.data, planned, records, run.fingerprint, seconds=0.0)
+
+
+def by_ltray(run: Run, train: Labelled, threads: int) -> int:
+    """An epoch in its own order; returns how many images it had."""
+    cpu = torch.device("cpu")
+    manifest = read_manifest(run.data)
+    images = open_images(run.data, manifest, train, cpu, threads, resident=False)
+    order = epoch_order(train.parts, data_seed=0, epoch=0)
+    side = manifest.pixels.image_size
+    for first in range(0, len(order), BATCH):
+        images.expect(order[first : first + EXPECTED_AHEAD * BATCH])
+        chosen = order[first : first + BATCH]
+        positions = np.arange(first, first + len(chosen))
+        crops = training_crops("random_resized_crop", side, CROP, 0, 0, positions)
+        images.take(chosen, crops, CROP)
+    return len(order)
+
+
+def by_torchvision(run: Run, train: Labelled) -> int:
+    """The same images in the shards' order, which costs nothing."""
+    from torchvision.io import ImageReadMode, decode_jpeg
+    from torchvision.transforms import v2
+
+    transform = v2.Compose([v2.RandomResizedCrop(CROP, antialias=True), v2.RandomHorizontalFlip()])
+    count = 0
+    for number in np.unique(train.parts).tolist():
+        blobs = read_table(run.data.part("train", number), ["image"])["image"].to_pylist()
+        rows = train.rows[train.parts == number].tolist()
+        tensors = [torch.frombuffer(bytearray(blobs[row]), dtype=torch.uint8) for row in rows]
+        made = [transform(decode_jpeg(tensor, ImageReadMode.RGB)) for tensor in tensors]
+        count += len(torch.stack(made))
+    return count
+
+
+if __name__ == "__main__":
+    main()
