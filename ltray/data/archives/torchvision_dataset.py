@@ -89,9 +89,9 @@ class TorchvisionDataset:
 
     def _open(self, split: str) -> DataSet | None:
         """One split, or None where the data set has no such split."""
+        self.files()  # what is wrong is said before the seconds that importing torch takes
         from ltray.torchvision_import import import_torchvision
 
-        self.files()
         make = getattr(import_torchvision().datasets, self.dataset)
         parameters = inspect.signature(make).parameters
         if "root" not in parameters:
