@@ -1,28 +1,38 @@
 """Images per CPU second from the nested train archive to shards, beside two process pools.
 
-    python benchmarks/prepare.py --release FOLDER [--images 5500] [--rounds 3]
+    python benchmarks/prepare.py --release FOLDER [--images 50000] [--rounds 3]
 
 FOLDER holds ILSVRC2012_img_train.tar and ILSVRC2012_devkit_t12.tar.gz; a small release is repeated
-under other names until it has so many images. Three variants take turns in one Ray session:
+under other names until it has so many images. Three variants take turns:
 
-- ltray: the Ray Data job of `python -m ltray.prepare`, from the archive's index to the manifest;
+- ltray: the Ray Data job of `python -m ltray.prepare`, from the archive's index to the card;
 - pool: the same parts by the same functions in a plain process pool, one process a core;
 - pillow: decode, bicubic, JPEG q90 by Pillow in such a pool, its parts written as Parquet too.
 
-The figure counts every process: workers, Ray's own, this one. A first round is not counted.
+They share one Ray session and one pool, and a first round is not counted; the figure counts every
+process: workers, Ray's own, this one. Then the job is made in new sessions, with a tenth of the
+images and with all: what starting costs, and the memory of one worker at either size.
+
+The time on other clusters is a model: a job of few images, as measured here, for all that is
+there once; planning and the driver's share of each part one image after the other; the rest of an
+image's CPU seconds divided among the cores.
 """
 
 import argparse
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
 from functools import partial
 from io import BytesIO
 from multiprocessing import get_context
 from os import cpu_count
 from pathlib import Path
+from typing import Self
 
+import torch
 from archives import repeated
 from measuring import TreeMeter, conditions, interleaved, print_table, rates, summary, write_json
 
@@ -39,6 +49,7 @@ from ltray.locate import locate
 from ltray.run import Run
 from ltray.tables import table_bytes
 
+IMAGENET = 1_281_167
 EXPERIMENT = """
 name: benchmark
 data: {{source: ilsvrc2012, path: {path}, image_size: 227, validation_fraction: 0.1}}
@@ -53,18 +64,18 @@ def main() -> None:
     """Measure and print."""
     arguments = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     arguments.add_argument("--release", type=Path, required=True)
-    arguments.add_argument("--images", type=int, default=5500)
+    arguments.add_argument("--images", type=int, default=50_000)
     arguments.add_argument("--rounds", type=int, default=3)
     arguments.add_argument("--folder", type=Path, help="where to work; a temporary one by default")
     arguments.add_argument("--json", help="where to write the figures")
     options = arguments.parse_args()
     folder = options.folder or Path(tempfile.mkdtemp(prefix="ltray-benchmark-"))
-    release = repeated(options.release, options.images, folder / f"release-{options.images}")
+    few, many = options.images // 10, options.images
+    release = repeated(options.release, many, folder / f"release-{many}")
     run = run_of(release, folder)
-    workers = cpu_count() or 1
     with (
         ProcessPoolExecutor(
-            workers, mp_context=get_context("spawn"), initializer=one_thread
+            mp_context=get_context("spawn"), initializer=torch.set_num_threads, initargs=(1,)
         ) as pool,
         session(None),
     ):
@@ -76,20 +87,67 @@ def main() -> None:
         for work in variants.values():
             work()
         readings = interleaved(variants, options.rounds)
-        with TreeMeter() as meter:
-            by_ray(run)
-    peak = meter.peak_mib("ray::")
-    found = {name: summary(rates(of, options.images)) for name, of in readings.items()}
+    found = {name: summary(rates(of, many)) for name, of in readings.items()}
     ours = found["ltray"]["median"]
     print_table([row(name, of, ours) for name, of in found.items()])
-    print(f"largest worker: {peak:,.0f} MiB of its own memory")
+    small = run_of(repeated(options.release, few, folder / f"release-{few}"), folder)
+    jobs = {images: one_job(of) for images, of in ((few, small), (many, run))}
+    for images, job in jobs.items():
+        print(f"{images:,} images in a new session: {job}")
+    model = TimeModel.of(jobs, ours, planning_seconds(run) / many)
+    print(model)
     for cores in (16, 64, 256):
-        print(f"1,281,167 images on {cores} cores: {1_281_167 / ours / cores / 60:,.1f} min")
+        minutes = model.seconds(IMAGENET, cores) / 60
+        print(f"{IMAGENET:,} images on {cores} cores: {minutes:,.1f} min")
     where = conditions("ray", "torch", "simplejpeg", "pillow", "pyarrow")
     print(where)
-    write_json(options.json, {"images_per_cpu_second": found, "worker_mib": peak, "where": where})
+    write_json(
+        options.json,
+        {
+            "images_per_cpu_second": found,
+            "jobs": {images: asdict(job) for images, job in jobs.items()},
+            "model": asdict(model),
+            "where": where,
+        },
+    )
     if options.folder is None:
         shutil.rmtree(folder)
+
+
+@dataclass(frozen=True)
+class Job:
+    """What one job took: all processes, the driver's CPU of it, MiB of the largest worker."""
+
+    wall_seconds: float
+    cpu_seconds: float
+    driver_seconds: float
+    worker_mib: float
+
+
+@dataclass(frozen=True)
+class TimeModel:
+    """Seconds of a job = once + images x (one_by_one + divided / cores)."""
+
+    once: float
+    one_by_one: float
+    divided: float
+
+    @classmethod
+    def of(cls, jobs: Mapping[int, Job], images_per_cpu_second: float, planning: float) -> Self:
+        """Fit to a small and a large job.
+
+        Args:
+            jobs: by images.
+            planning: seconds per image.
+        """
+        (few, small), (many, large) = sorted(jobs.items())
+        driver = max(0.0, large.driver_seconds - small.driver_seconds) / (many - few)
+        once = small.wall_seconds - few / images_per_cpu_second / (cpu_count() or 1)
+        return cls(max(0.0, once), planning + driver, 1 / images_per_cpu_second)
+
+    def seconds(self, images: int, cores: int) -> float:
+        """On so many cores."""
+        return self.once + images * (self.one_by_one + self.divided / cores)
 
 
 def row(name: str, figures: Mapping[str, float], ours: float) -> dict[str, object]:
@@ -121,6 +179,24 @@ def by_pool(run: Run, pool: ProcessPoolExecutor, write: Callable[..., object]) -
         write_manifest(run.data, planned, records, run.fingerprint, seconds=0.0)
 
 
+def one_job(run: Run) -> "Job":
+    """Prepare from nothing in a Ray session of its own."""
+    with session(None), TreeMeter() as meter:
+        by_ray(run)
+    return Job(
+        **asdict(meter.reading),
+        driver_seconds=meter.own_process_seconds,
+        worker_mib=meter.peak_mib("ray::"),
+    )
+
+
+def planning_seconds(run: Run) -> float:
+    """What planning takes in one process, index and all."""
+    started = time.perf_counter()
+    plan(open_source(run.experiment.data), run.pixels)
+    return time.perf_counter() - started
+
+
 def write_part_by_pillow(part: Part, source: Source, pixels: Pixels, folder: DataFolder) -> None:
     """What one would write first: Pillow for everything."""
     import pyarrow as pa
@@ -143,13 +219,6 @@ def by_pillow(content: bytes, size: int) -> bytes:
         file, "JPEG", quality=JPEG_QUALITY
     )
     return file.getvalue()
-
-
-def one_thread() -> None:
-    """As in a Ray task of one CPU."""
-    import torch
-
-    torch.set_num_threads(1)
 
 
 if __name__ == "__main__":

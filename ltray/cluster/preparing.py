@@ -24,9 +24,9 @@ LOOKING_TASKS = 64  # as many at most look through the sections of a source side
 def prepare(run: Run, say: Say) -> Manifest:
     """Make the run's shards, or find them made; needs a session.
 
-    Parts are planned by one task; then one row of a Ray Data set is one part, written whole by
-    the task that makes it, so names and bytes do not depend on the cluster. Parts that are there
-    are not made again.
+    Parts are planned here, from what tasks find in the source's sections; then one row of a Ray
+    Data set is one part, written whole by the task that makes it, so names and bytes do not depend
+    on the cluster. Parts that are there are not made again.
 
     Raises:
         LtrayError: the source is not what it should be.
@@ -36,7 +36,7 @@ def prepare(run: Run, say: Say) -> Manifest:
         return read_manifest(run.data)
     started = time.perf_counter()
     source = open_source(run.experiment.data)
-    planned = _planned(source, run.pixels)
+    planned = plan(source, run.pixels, _on_the_cluster)
     records = _written(planned, source, run.data, say)
     seconds = time.perf_counter() - started
     manifest = write_manifest(run.data, planned, records, run.fingerprint, seconds)
@@ -71,16 +71,6 @@ def _write_card(folder: DataFolder) -> None:
     ray.get(ray.remote(write_card).remote(folder))
 
 
-def _planned(source: Source, pixels: Pixels) -> Plan:
-    import ray
-
-    try:
-        planned: Plan = ray.get(ray.remote(plan).remote(source, pixels, _on_the_cluster))
-    except ray.exceptions.RayError as error:
-        raise _failure(error) from None
-    return planned
-
-
 def _on_the_cluster(
     look_through: Callable[[Section], Found], sections: Sequence[Section]
 ) -> Iterator[Found]:
@@ -94,7 +84,11 @@ def _on_the_cluster(
     groups = [sections[first : first + size] for first in range(0, len(sections), size)]
     tasks = [ray.remote(_look_through_all).remote(look_through, group) for group in groups]
     for task in tasks:
-        yield from ray.get(task)
+        try:
+            found = ray.get(task)
+        except ray.exceptions.RayError as error:
+            raise _failure(error) from None
+        yield from found
 
 
 def _look_through_all(
