@@ -18,6 +18,7 @@ from PIL import Image
 from ltray.errors import LtrayError
 
 MAX_PIXELS = 178_000_000
+MAX_FILE_BYTES = 512 * 1024 * 1024
 JPEG_START = b"\xff\xd8\xff"
 APPLE_DOUBLE = b"\x00\x05\x16\x07"
 # Only formats that decode in the process: Pillow would hand EPS to Ghostscript.
@@ -57,6 +58,11 @@ class Decoded(NamedTuple):
     array: Array
     header: Header
     odd: str = ""
+
+
+def too_large(size: int) -> str | None:
+    """Why a file of so many bytes is not even read, or None."""
+    return f"{size:,} bytes, too large for an image" if size > MAX_FILE_BYTES else None
 
 
 def header_of(image: bytes | Array) -> Header:

@@ -18,10 +18,11 @@ from typing import BinaryIO, NamedTuple
 from ltray.data.archives.published import size_remark
 from ltray.data.archives.ranges import Range, read_ranges
 from ltray.data.archives.source import UNKNOWN, Examples, Finds, Found, Geometry, Image, Section
-from ltray.data.archives.tar import is_tar, members, whole_file, why_not_taken
+from ltray.data.archives.tar import is_tar, members, whole_file, why_no_image, why_not_taken
 from ltray.errors import LtrayError
 from ltray.files import open_to_read
 
+MAX_DEVKIT_BYTES = 64 * 1024 * 1024  # of one of its files; the largest has 0.3
 META = "data/meta.mat"
 GROUND_TRUTH = "data/ILSVRC2012_validation_ground_truth.txt"
 VAL_NAME = re.compile(r"ILSVRC2012_val_(\d{8})\.JPEG")
@@ -228,7 +229,7 @@ def _inputs(
     for member in found:
         if member.isdir():
             continue
-        reason = why_not_taken(member)
+        reason = why_no_image(member)
         if reason:
             finds.refuse(prefix + member.name, reason)
         else:
@@ -241,6 +242,8 @@ def _files_of(archive: tarfile.TarFile, endings: tuple[str, ...]) -> dict[str, b
     for member in archive:
         for ending in endings:
             if member.isreg() and member.name.endswith(ending):
+                if member.size > MAX_DEVKIT_BYTES:
+                    raise ValueError(f"{member.name} claims {member.size:,} bytes")
                 file = archive.extractfile(member)
                 assert file is not None, "a plain file has content"
                 found[ending] = bytes(file.read())

@@ -15,7 +15,7 @@ from ltray.data.archives.source import (
     Image,
     Section,
 )
-from ltray.data.decode import Unreadable, header_of
+from ltray.data.decode import Unreadable, header_of, too_large
 from ltray.errors import LtrayError
 
 
@@ -109,7 +109,7 @@ def _why_not_taken(path: Path, key: str, split: str, depth: int) -> str | None:
         return "lies in no class folder"
     if not path.is_file():
         return "not a file"
-    return None
+    return too_large(path.stat().st_size)
 
 
 def _printable(name: str) -> str:

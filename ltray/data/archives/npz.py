@@ -3,6 +3,7 @@
 N images, H W pixels, C channels.
 """
 
+import math
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,12 +22,14 @@ from ltray.data.archives.source import (
     Image,
     Section,
     check_labels,
+    damage_is_told,
 )
 from ltray.errors import LtrayError
 from ltray.files import open_to_read
 
 SPLITS = ("train", "test")
 EXPECTED = "expected x_train, y_train, x_test, y_test: uint8 images N x H x W [x 1 or 3], labels N"
+AGAIN = "fetch or write it again"
 
 
 class _Header(NamedTuple):
@@ -98,28 +101,31 @@ class Npz:
 
     def _header(self, array: str) -> _Header:
         """Shape and type of an array, without reading it."""
-        try:
-            with (
-                open_to_read(self.files()[0]) as whole,
-                zipfile.ZipFile(whole) as archive,
-                archive.open(f"{array}.npy") as file,
-            ):
+        with (
+            damage_is_told(str(self.path), AGAIN),
+            open_to_read(self.files()[0]) as whole,
+            zipfile.ZipFile(whole) as archive,
+        ):
+            name = f"{array}.npy"
+            if name not in archive.namelist():
+                raise self._wrong(f"has no {array}")
+            with archive.open(name) as file:
                 version = npy.read_magic(file)
                 read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
                 shape, _, dtype = read(file)
-        except (KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
-            raise self._wrong(f"{array} cannot be read: {error}") from error
+            claimed = math.prod(shape) * dtype.itemsize
+            if claimed > archive.getinfo(name).file_size:
+                raise ValueError(f"{array} claims {claimed:,} bytes that are not there")
         return _Header(shape, dtype)
 
     def _array(self, array: str) -> NDArray[Any]:
-        try:
-            with (
-                open_to_read(self.files()[0]) as whole,
-                np.load(whole, allow_pickle=False) as archive,
-            ):
-                return np.asarray(archive[array])
-        except (KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
-            raise self._wrong(f"{array} cannot be read: {error}") from error
+        self._header(array)
+        with (
+            damage_is_told(str(self.path), AGAIN),
+            open_to_read(self.files()[0]) as whole,
+            np.load(whole, allow_pickle=False) as archive,
+        ):
+            return np.asarray(archive[array])
 
     def _wrong(self, found: str) -> LtrayError:
         return LtrayError(str(self.path), f"{found}; {EXPECTED}", "write the file again like that")

@@ -26,6 +26,7 @@ from ltray.data.archives.source import (
     Image,
     Section,
     check_labels,
+    damage_is_told,
     split_by_name,
 )
 from ltray.data.decode import Unreadable, header_of
@@ -74,8 +75,10 @@ class ParquetFiles:
 
     def look_through(self, section: Section, /) -> Found:
         (number,) = section.place
+        path = self.files()[number]
         finds = Finds()
-        self._index_file(number, self.files()[number], finds)
+        with damage_is_told(str(path), "fetch it again"):
+            self._index_file(number, path, finds)
         return finds.found()
 
     def class_names(self) -> list[str]:
@@ -94,9 +97,10 @@ class ParquetFiles:
         images: dict[int, bytes | None] = {}
         paths = self.files()
         for (number, group), positions in sorted(wanted.items()):
-            column = _opened(paths[number]).read_row_group(group, columns=["image"])["image"]
-            taken = _contents(column.take(examples.places[positions, 2]))
-            images.update(zip(positions, taken, strict=True))
+            with damage_is_told(str(paths[number]), "fetch it again"):
+                column = _opened(paths[number]).read_row_group(group, columns=["image"])["image"]
+                taken = _contents(column.take(examples.places[positions, 2]))
+                images.update(zip(positions, taken, strict=True))
         for position in range(len(examples.keys)):
             image = images.pop(position)
             yield Unreadable("null instead of an image") if image is None else image
@@ -123,12 +127,8 @@ class ParquetFiles:
 
 def _opened(path: Path) -> pq.ParquetFile:
     """The file, if it is Parquet with an image and a label in each row."""
-    try:
+    with damage_is_told(str(path), "fetch it again"):
         file = pq.ParquetFile(path)
-    except pa.ArrowInvalid as error:
-        raise LtrayError(
-            str(path), f"is no whole Parquet file: {error}", "fetch it again"
-        ) from None
     schema = file.schema_arrow
     missing = [name for name in ("image", "label") if name not in schema.names]
     if missing:

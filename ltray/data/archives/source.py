@@ -3,8 +3,10 @@
 N examples, k numbers that say where an example lies in its source's files.
 """
 
+import errno
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Literal, NamedTuple, Protocol
@@ -148,6 +150,24 @@ def split_by_name(name: str) -> str:
             if word in SPLIT_WORDS:
                 return SPLIT_WORDS[word]
     return "train"
+
+
+@contextmanager
+def damage_is_told(where: str, mend: str) -> Iterator[None]:
+    """Whatever a library raises on damaged bytes becomes one error; a disk's errors stay.
+
+    Raises:
+        LtrayError: the file at `where` is damaged.
+    """
+    try:
+        yield
+    except (LtrayError, MemoryError):
+        raise
+    except Exception as error:
+        # Arrow's own OSErrors have no number; a seek to a place before the file is EINVAL.
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
+            raise
+        raise LtrayError(where, f"is damaged or only partly there: {error}", mend) from error
 
 
 def check_labels(labels: NDArray[np.integer], where: str) -> None:

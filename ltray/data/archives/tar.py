@@ -3,13 +3,15 @@
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
+from ltray.data.decode import too_large
 from ltray.errors import LtrayError
 
 BLOCK = 512
 # GNU tar pads an archive to 10 KiB; a longer run of zeros is a download that left a hole.
 MAX_PADDING = 1024 * 1024
+MAX_HEADER_BYTES = 1024 * 1024
 
 
 def is_tar(file: BinaryIO, start: int, end: int) -> bool:
@@ -34,15 +36,23 @@ def members(file: BinaryIO, name: str, start: int, end: int) -> Iterator[tarfile
     Raises:
         LtrayError: the archive is cut short or damaged.
     """
-    file.seek(start)
+    headers = _Headers(file)
+    headers.seek(start)
     try:
-        archive = tarfile.TarFile(fileobj=file, encoding="utf-8", errors="replace")
+        archive = tarfile.TarFile(
+            fileobj=cast("BinaryIO", headers), encoding="utf-8", errors="replace"
+        )
+        at = start
         while (member := archive.next()) is not None:
             if archive.offset > end:
                 raise _cut_short(name, f"its member {member.name} goes beyond the end")
+            if member.size < 0 or archive.offset <= at:
+                raise _cut_short(name, f"its member {member.name} claims {member.size} bytes")
+            at = archive.offset
+            headers.left = MAX_HEADER_BYTES
             archive.members.clear()  # type: ignore[attr-defined] # or it keeps them all in memory
             yield member
-    except (tarfile.TarError, ValueError) as error:
+    except (tarfile.TarError, ValueError, OverflowError, RecursionError) as error:
         raise _cut_short(name, str(error)) from error
     _check_end(file, name, archive.offset, end)
 
@@ -60,12 +70,36 @@ def whole_file(file: BinaryIO, path: Path) -> Iterator[tarfile.TarInfo]:
 
 
 def why_not_taken(member: tarfile.TarInfo) -> str | None:
-    """Why a member is no example, or None for a plain file. Folders are not asked about."""
+    """Why a member is no input, or None for a plain file. Folders are not asked about."""
     if member.islnk() or member.issym():
         return "a link, not a file"
     if not member.isreg() or member.issparse():
         return "not a plain file"
     return None
+
+
+def why_no_image(member: tarfile.TarInfo) -> str | None:
+    """Why a member cannot be an image, or None."""
+    return why_not_taken(member) or too_large(member.size)
+
+
+class _Headers:
+    """The file that tarfile reads headers from, and no more of than headers of one member are.
+
+    A damaged header may claim to be as long as the archive.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.left = MAX_HEADER_BYTES
+        self.seek = file.seek
+        self.tell = file.tell
+
+    def read(self, size: int) -> bytes:
+        self.left -= size
+        if self.left < 0:
+            raise tarfile.ReadError("a header that claims to be longer than any")
+        return self._file.read(size)
 
 
 def _check_end(file: BinaryIO, name: str, position: int, end: int) -> None:

@@ -20,7 +20,7 @@ from ltray.data.archives.source import (
     Section,
     split_by_name,
 )
-from ltray.data.archives.tar import whole_file, why_not_taken
+from ltray.data.archives.tar import whole_file, why_no_image
 from ltray.data.decode import Unreadable, header_of
 from ltray.errors import LtrayError
 from ltray.files import open_to_read, read_range
@@ -135,7 +135,7 @@ def _samples(file: BinaryIO, path: Path) -> Iterator[_Sample]:
 
 
 def _add(sample: _Sample, member: tarfile.TarInfo, ending: str, file: BinaryIO) -> None:
-    reason = why_not_taken(member)
+    reason = why_no_image(member)
     if reason:
         sample.faults.append(f".{ending}: {reason}")
     elif ending == LABEL_ENDING:
