@@ -9,15 +9,18 @@ under other names until it has so many images. Two variants take turns over the 
 - ltray: what `Batches` does for images that do not fit the device;
 - torchvision: torchvision.io.decode_jpeg, then v2.RandomResizedCrop and v2.RandomHorizontalFlip.
 
-Making the shards, imports and a first round are not counted.
+Making the shards, imports and a first round are not counted; what starting takes is said apart. At
+the end: the memory of this process after each of three epochs, and how many classes a batch holds.
 """
 
 import argparse
 import shutil
 import tempfile
+import time
 from pathlib import Path
 
 import numpy as np
+import psutil
 import torch
 from archives import repeated
 from measuring import conditions, interleaved, print_table, rates, summary, write_json
@@ -35,6 +38,7 @@ from ltray.tables import read_table
 
 BATCH = 512
 CROP = 224
+EPOCHS = 3
 
 
 def main() -> None:
@@ -56,6 +60,10 @@ def main() -> None:
         "ltray": lambda: by_ltray(run, train, options.threads),
         "torchvision": lambda: by_torchvision(run, train),
     }
+    imported = time.time() - psutil.Process().create_time()
+    started = time.perf_counter()
+    by_ltray(run, train, options.threads, batches=1)
+    first_batch = time.perf_counter() - started
     count = variants["ltray"]()
     assert variants["torchvision"]() == count, "both read the same images"
     found = {
@@ -63,9 +71,23 @@ def main() -> None:
         for name, of in interleaved(variants, options.rounds).items()
     }
     print_table([{"variant": name, **of} for name, of in found.items()])
+    print(f"imports and shards {imported:.1f} s, then the first batch after {first_batch:.2f} s")
+    memory = [memory_after_an_epoch(run, train, options.threads) for _ in range(EPOCHS)]
+    print(f"MiB of this process after each epoch: {', '.join(f'{mib:,.0f}' for mib in memory)}")
+    held = classes_in_batches(train)
+    print(f"classes in a batch of {BATCH}: {min(held)} to {max(held)} of {len(set(train.labels))}")
     where = conditions("torch", "torchvision", "simplejpeg", "pyarrow")
     print(where)
-    write_json(options.json, {"images_per_cpu_second": found, "where": where})
+    write_json(
+        options.json,
+        {
+            "images_per_cpu_second": found,
+            "first_batch_seconds": first_batch,
+            "mib_after_epochs": memory,
+            "classes_in_a_batch": [min(held), max(held)],
+            "where": where,
+        },
+    )
     if options.folder is None:
         shutil.rmtree(folder)
 
@@ -80,20 +102,33 @@ def prepared(run: Run) -> None:
     write_manifest(run.data, planned, records, run.fingerprint, seconds=0.0)
 
 
-def by_ltray(run: Run, train: Labelled, threads: int) -> int:
-    """An epoch in its own order; returns how many images it had."""
+def by_ltray(run: Run, train: Labelled, threads: int, batches: int | None = None) -> int:
+    """An epoch in its own order, or its beginning; returns how many images it has."""
     cpu = torch.device("cpu")
     manifest = read_manifest(run.data)
     images = open_images(run.data, manifest, train, cpu, threads, resident=False)
     order = epoch_order(train.parts, data_seed=0, epoch=0)
     side = manifest.pixels.image_size
-    for first in range(0, len(order), BATCH):
+    for first in range(0, len(order), BATCH)[:batches]:
         images.expect(order[first : first + EXPECTED_AHEAD * BATCH])
         chosen = order[first : first + BATCH]
         positions = np.arange(first, first + len(chosen))
         crops = training_crops("random_resized_crop", side, CROP, 0, 0, positions)
         images.take(chosen, crops, CROP)
     return len(order)
+
+
+def memory_after_an_epoch(run: Run, train: Labelled, threads: int) -> float:
+    """MiB."""
+    by_ltray(run, train, threads)
+    return float(psutil.Process().memory_info().rss) / 2**20
+
+
+def classes_in_batches(train: Labelled) -> list[int]:
+    """How many classes each whole batch of an epoch shows."""
+    order = epoch_order(train.parts, data_seed=0, epoch=0)
+    whole = range(0, len(order) - BATCH + 1, BATCH)
+    return [len(set(train.labels[order[first : first + BATCH]])) for first in whole]
 
 
 def by_torchvision(run: Run, train: Labelled) -> int:

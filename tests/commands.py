@@ -98,13 +98,18 @@ def wait_until(
 
 def trial_workers(driver: int) -> list[int]:
     """Processes of a driver's session that are Tune trials, by the title that Ray gives them."""
+    return [pid for pid, title in ray_workers(driver) if title.startswith("ray::ImplicitFunc")]
+
+
+def ray_workers(driver: int) -> list[tuple[int, str]]:
+    """Number and title of the processes of a driver's session that run its tasks and actors."""
     found = []
     for path in Path("/proc").glob("[0-9]*"):
         try:
-            title = (path / "cmdline").read_bytes()
+            title = (path / "cmdline").read_bytes().rstrip(b"\0").decode(errors="replace")
             belongs = int((path / "stat").read_text().rpartition(")")[2].split()[3])
         except (FileNotFoundError, ProcessLookupError):
             continue
-        if title.startswith(b"ray::ImplicitFunc") and belongs == driver:
-            found.append(int(path.name))
+        if title.startswith("ray::") and "Agent" not in title and belongs == driver:
+            found.append((int(path.name), title))
     return found

@@ -137,7 +137,7 @@ def test_grey_becomes_zero_to_one_and_black_stays_zero(make_run: MakeRun) -> Non
 
 
 @pytest.mark.parametrize("augment", ["none", "random_crop", "random_resized_crop"])
-@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("threads", [1, 2, 4])
 def test_streamed_images_are_the_resident_ones_bit_for_bit(
     make_run: MakeRun, monkeypatch: pytest.MonkeyPatch, augment: str, threads: int
 ) -> None:
@@ -160,6 +160,19 @@ def test_an_epochs_order_has_every_image_once_and_needs_two_windows_of_parts_at_
     few = epoch_order(np.repeat(np.arange(4), 500), data_seed=3, epoch=5)
     # One window: the first quarter of the order samples all four parts about equally.
     assert min(np.bincount(few[:500] // 500)) > 90
+
+
+def test_every_batch_of_a_source_sorted_by_class_holds_many_classes(
+    make_run: MakeRun, tmp_path: Path
+) -> None:
+    labels = np.arange(8000) // 80
+    images = np.zeros((8000, 4, 4), np.uint8)
+    np.savez(tmp_path / "sorted.npz", x_train=images, y_train=labels, x_test=images, y_test=labels)
+    source = {"source": "npz", "path": str(tmp_path / "sorted.npz"), "validation_fraction": 0.1}
+    batches = batches_of(make_run(data=source), batch_size=512)
+    held = [len(set(labels)) for _, labels in epoch_of(batches, 0)]
+    assert len(held) == 14
+    assert min(held) > 90  # of 100; 512 drawn at random hold 99.4
 
 
 def test_a_source_without_labelled_test_reports_its_val(make_run: MakeRun, tmp_path: Path) -> None:

@@ -1,13 +1,21 @@
 """Sources and roots in an S3-compatible store, served on loopback."""
 
+import os
+import random
 import shutil
+import socket
+import time
 from collections.abc import Iterator
+from contextlib import suppress
+from math import inf
 from pathlib import Path
+from threading import Thread
 
 import numpy as np
 import pytest
 import torch
 from archives import SHARED, source
+from commands import finish, start
 from conftest import prepare_without_ray
 
 from ltray.cluster.lease import only_driver
@@ -127,6 +135,93 @@ def test_streamed_batches_of_a_store_are_those_of_a_disk_and_copied_once(
     shutil.rmtree(tmp_path / "cache")
     with pytest.raises(LtrayError, match="the manifest says"):
         on_this_node(remote.data.path / part.path, part.sha256)
+
+
+class CuttingProxy:
+    """Hands connections on to a server, and cuts half of those that put a part in mid-body."""
+
+    def __init__(self, server: tuple[str, int]) -> None:
+        self.cuts = 0
+        self._server = server
+        self._chance = random.Random(7)
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.address = "http://{}:{}".format(*self._listener.getsockname())
+        Thread(target=self._accept, daemon=True).start()
+
+    def close(self) -> None:
+        self._listener.close()
+
+    def _accept(self) -> None:
+        with suppress(OSError):  # closed
+            while True:
+                client, _ = self._listener.accept()
+                Thread(target=self._connect, args=(client,), daemon=True).start()
+
+    def _connect(self, client: socket.socket) -> None:
+        with client, socket.create_connection(self._server) as server:
+            answering = Thread(target=self._answer, args=(server, client), daemon=True)
+            answering.start()
+            self._send(client, server)
+            answering.join()
+
+    def _send(self, client: socket.socket, server: socket.socket) -> None:
+        left: float = inf
+        with suppress(OSError):
+            while content := client.recv(4096):
+                if content.startswith(b"PUT ") and b".parquet" in content.partition(b"\r\n")[0]:
+                    left = self._chance.choice([1500, 20_000, inf, inf])
+                if len(content) >= left:
+                    server.sendall(content[: int(left)])
+                    self.cuts += 1
+                    break
+                left -= len(content)
+                server.sendall(content)
+        _hang_up(client, server)
+
+    def _answer(self, server: socket.socket, client: socket.socket) -> None:
+        with suppress(OSError):
+            while content := server.recv(65536):
+                client.sendall(content)
+        _hang_up(client, server)
+
+
+def _hang_up(*connections: socket.socket) -> None:
+    for connection in connections:
+        with suppress(OSError):
+            connection.shutdown(socket.SHUT_RDWR)
+
+
+@pytest.mark.ray
+def test_puts_cut_in_the_middle_leave_no_partial_object(
+    bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = npz(tmp_path)
+    there = copy_to(bucket, here)
+    local = run_of(tmp_path, "npz", str(here), str(tmp_path / "root"))
+    prepare_without_ray(local)
+    host, _, port = os.environ["AWS_ENDPOINT_URL"].removeprefix("http://").partition(":")
+    proxy = CuttingProxy((host, int(port)))
+    through = run_of(tmp_path, "npz", f"{there}/some.npz", f"{bucket}/cut")
+    seen: set[tuple[str, str]] = set()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.address)
+    process = start(
+        "prepare", tmp_path / "experiment.yaml", "--root", f"{bucket}/cut", folder=tmp_path
+    )
+    boto3 = pytest.importorskip("boto3")
+    store = boto3.client("s3", endpoint_url=f"http://{host}:{port}")
+    while process.poll() is None:
+        listed = store.list_objects_v2(Bucket="bucket", Prefix="cut/data/").get("Contents", [])
+        seen |= {(one["Key"], one["ETag"]) for one in listed}
+        time.sleep(0.02)
+    ended = finish(process)
+    proxy.close()
+    monkeypatch.undo()
+    assert ended.status == 0, ended
+    assert proxy.cuts >= 3
+    assert read_manifest(through.data).parts == read_manifest(local.data).parts
+    assert verify(through.data) == []
+    keys = [key for key, _ in seen]
+    assert len(keys) == len(set(keys)), "an object was seen with two contents"
 
 
 def test_one_driver_per_run_in_a_store_too(bucket: str, tmp_path: Path) -> None:

@@ -1,0 +1,209 @@
+"""What happens to preparing: killed at random moments, a full disk, a read-only root.
+
+Whole commands on thousands of images: `pytest -m slow tests/test_prepare_faults.py`.
+"""
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from archives import WNIDS, release, tar
+from commands import Outcome, ray_workers, run, start, wait_until, write_experiment
+from PIL import Image
+
+from ltray.data.archives.ilsvrc2012 import TASKS_1_AND_2
+from ltray.files import TEMPORARY_PREFIX, read_json, sha256_of
+
+pytestmark = [pytest.mark.slow, pytest.mark.ray]
+
+IMAGES_PER_SYNSET = 2000
+PARTS = 13  # 4,800 and 1,200 images at 512 a part
+MOMENTS = 5
+SEEDS = [0, 1, 2, 3]
+TRAIN = TASKS_1_AND_2.train
+
+
+@pytest.fixture(scope="module")
+def archives(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A release of 6,000 images, a dozen of which differ."""
+    folder = tmp_path_factory.mktemp("archives")
+    noise = np.random.default_rng(7)
+    pictures = []
+    for _ in range(12):
+        coarse = Image.fromarray(noise.integers(0, 256, (40, 60, 3), dtype=np.uint8))
+        file = BytesIO()
+        coarse.resize((500, 375)).save(file, "JPEG", quality=90)
+        pictures.append(file.getvalue())
+    synsets = [
+        (
+            f"{wnid}.tar",
+            tar(
+                folder / "inner.tar",
+                [(f"{wnid}_{n}.JPEG", pictures[n % 12]) for n in range(IMAGES_PER_SYNSET)],
+            ),
+        )
+        for wnid in WNIDS
+    ]
+    return release(folder, synsets)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(archives: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    folder = tmp_path_factory.mktemp("undisturbed")
+    assert prepare(archives, folder).status == 0
+    whole = contents(folder)
+    assert len(parts(folder)) == PARTS
+    return whole
+
+
+def experiment(archives: Path, folder: Path) -> Path:
+    document = {
+        "name": "faults",
+        "data": {
+            "source": "ilsvrc2012",
+            "path": str(archives),
+            "image_size": 227,
+            "validation_fraction": 0.1,
+        },
+        "model": {"arch": "mobilenet_v2"},
+        "train": {"epochs": 1, "batch_size": 64, "lr": 0.1},
+        "prune": {"sparsities": [0.5]},
+        "reset": {"epochs": [0]},
+    }
+    return write_experiment(folder / "faults.yaml", document)
+
+
+def prepare(archives: Path, folder: Path, root: str = "root") -> Outcome:
+    return run("prepare", experiment(archives, folder), "--root", root, folder=folder)
+
+
+def parts(folder: Path, root: str = "root") -> list[Path]:
+    return sorted((folder / root).glob("data/*/*/part-*.parquet"))
+
+
+def contents(folder: Path, root: str = "root") -> dict[str, Any]:
+    """Every file of the one data set by its sha256, and the manifest without its seconds."""
+    (data,) = (folder / root / "data").iterdir()
+    manifest = read_json(data / "manifest.json")
+    del manifest["seconds"]
+    tables = [path for path in data.rglob("*.parquet") if TEMPORARY_PREFIX not in path.name]
+    return {
+        "manifest": manifest,
+        **{path.relative_to(data).as_posix(): sha256_of(path) for path in tables},
+    }
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_killed_at_random_moments(
+    seed: int, archives: Path, undisturbed: dict[str, Any], tmp_path: Path
+) -> None:
+    chance = random.Random(seed)
+    path = experiment(archives, tmp_path)
+
+    def started() -> subprocess.Popen[str]:
+        return start("prepare", path, "--root", "root", folder=tmp_path)
+
+    process = started()
+    for moment in range(MOMENTS):
+        wanted = min(PARTS - 1, len(parts(tmp_path)) + chance.randint(0, 2))
+        wait_until(has_parts(tmp_path, wanted), process)
+        time.sleep(chance.uniform(0, 1))
+        if chance.random() < 0.4:
+            victim = "driver"
+            os.kill(process.pid, signal.SIGKILL)
+            process.communicate()
+            process = started()
+        else:
+            number, victim = some_worker(process, chance)
+            os.kill(number, signal.SIGKILL)
+        print(f"moment {moment}: {len(parts(tmp_path))} parts, killed {victim}")  # noqa: T201 (for the note)
+    out, err = process.communicate(timeout=240)
+    assert process.returncode == 0, (out, err)
+    assert contents(tmp_path) == undisturbed
+
+
+def some_worker(process: subprocess.Popen[str], chance: random.Random) -> tuple[int, str]:
+    wait_until(lambda: bool(ray_workers(process.pid)), process)
+    return chance.choice(ray_workers(process.pid))
+
+
+def has_parts(folder: Path, count: int) -> Callable[[], bool]:
+    return lambda: len(parts(folder)) >= count
+
+
+@contextmanager
+def mounted(folder: Path, *options: str) -> Iterator[Path]:
+    """A file system of its own."""
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", ",".join(options), "tmpfs", str(folder)]
+    if subprocess.run(command, check=False, capture_output=True).returncode:
+        pytest.skip("mounting needs more rights")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+def one_text(ended: Outcome, *words: str) -> None:
+    assert ended.status not in (0, None), ended
+    assert "Traceback" not in ended.err
+    assert ended.err.count("to mend: ") == 1
+    for word in words:
+        assert word in ended.err
+
+
+def test_a_full_disk_and_then_room(
+    archives: Path, undisturbed: dict[str, Any], tmp_path: Path
+) -> None:
+    with mounted(tmp_path / "small", "size=30m"):
+        one_text(prepare(archives, tmp_path, "small"), "No space left on device")
+        assert not list((tmp_path / "small").rglob("manifest.json"))
+        assert not list((tmp_path / "small").rglob(f"{TEMPORARY_PREFIX}*"))
+        there = {path: path.stat().st_mtime_ns for path in parts(tmp_path, "small")}
+        assert there
+        subprocess.run(["mount", "-o", "remount,size=300m", str(tmp_path / "small")], check=True)
+        assert prepare(archives, tmp_path, "small").status == 0
+        assert {path: path.stat().st_mtime_ns for path in there} == there
+        assert contents(tmp_path, "small") == undisturbed
+
+
+def test_a_read_only_root(archives: Path, tmp_path: Path) -> None:
+    with mounted(tmp_path / "fixed", "ro"):
+        one_text(prepare(archives, tmp_path, "fixed"), "Read-only file system")
+
+
+def test_an_archive_cut_at_60_percent(archives: Path, tmp_path: Path) -> None:
+    cut = tmp_path / "cut"
+    shutil.copytree(archives, cut)
+    os.truncate(cut / TRAIN, (cut / TRAIN).stat().st_size * 6 // 10)
+    one_text(prepare(cut, tmp_path), f"{TRAIN}: the archive is damaged or only partly there")
+    assert not parts(tmp_path)
+
+
+def test_an_archive_replaced_between_runs_and_in_mid_run(archives: Path, tmp_path: Path) -> None:
+    mine = tmp_path / "mine"
+    shutil.copytree(archives, mine)
+    process = start("prepare", experiment(mine, tmp_path), "--root", "root", folder=tmp_path)
+    wait_until(has_parts(tmp_path, 2), process)
+    os.truncate(mine / TRAIN, 1 << 20)
+    out, err = process.communicate(timeout=240)
+    one_text(Outcome(process.returncode, out, err, 0.0), f"{TRAIN}: ends before byte", "it changed")
+    assert not list((tmp_path / "root").rglob("manifest.json"))
+    shutil.copy(archives / TRAIN, mine / TRAIN)
+    with (mine / TRAIN).open("r+b") as file:
+        file.seek(IMAGES_PER_SYNSET)  # in the first image
+        file.write(b"another")
+    assert prepare(mine, tmp_path).status == 0
+    manifests = list((tmp_path / "root").rglob("manifest.json"))
+    assert len(manifests) == 1
+    assert len({path.parts[-3] for path in parts(tmp_path)}) == 2  # nothing of one in the other
