@@ -236,6 +236,12 @@ def test_one_driver_per_run_in_a_store_too(bucket: str, tmp_path: Path) -> None:
         pass
 
 
+@pytest.mark.parametrize("name", ["image_folder", "torchvision:MNIST"])
+def test_sources_of_single_files_are_refused_in_a_store(bucket: str, name: str) -> None:
+    with pytest.raises(LtrayError, match="lies in an object store"):
+        source(name, f"{bucket}/folder")
+
+
 def test_an_address_that_nothing_reads_is_an_error() -> None:
     with pytest.raises(LtrayError, match=r"ftps?://|write a folder"):
         at("nowhere://bucket", "--root")

@@ -14,7 +14,7 @@ from ltray.data.archives.torchvision_dataset import TorchvisionDataset
 from ltray.data.archives.webdataset import WebDataset
 from ltray.errors import LtrayError
 from ltray.experiment import TORCHVISION_PREFIX, Data
-from ltray.files import at
+from ltray.files import at, is_local
 
 SOURCES: dict[str, Callable[[Path], Source]] = {
     "npz": Npz,
@@ -41,6 +41,13 @@ def open_source(data: Data) -> Source:
             "write where the source's own files lie",
         )
     path = at(data.path, "data.path")
+    single_files = data.source == "image_folder" or data.source.startswith(TORCHVISION_PREFIX)
+    if single_files and not is_local(path):
+        raise LtrayError(
+            "data.path",
+            f"{data.source} reads files of a file system, and {path} lies in an object store",
+            "put webdataset tars or Parquet files there, which are read where they lie",
+        )
     if data.source.startswith(TORCHVISION_PREFIX):
         return TorchvisionDataset(data.source.removeprefix(TORCHVISION_PREFIX), path)
     return SOURCES[data.source](path)
