@@ -14,14 +14,13 @@ process: workers, Ray's own, this one. Then the job is made in new sessions, wit
 images and with all: what starting costs, and the memory of one worker at either size.
 
 The time on other clusters is a model: a job of few images, as measured here, for all that is
-there once; planning and the driver's share of each part one image after the other; the rest of an
-image's CPU seconds divided among the cores.
+there once; the driver's CPU seconds (planning, handing out parts) one image after the other; all
+of an image's CPU seconds divided among the cores.
 """
 
 import argparse
 import shutil
 import tempfile
-import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
@@ -94,7 +93,7 @@ def main() -> None:
     jobs = {images: one_job(of) for images, of in ((few, small), (many, run))}
     for images, job in jobs.items():
         print(f"{images:,} images in a new session: {job}")
-    model = TimeModel.of(jobs, ours, planning_seconds(run) / many)
+    model = TimeModel.of(jobs, ours)
     print(model)
     for cores in (16, 64, 256):
         minutes = model.seconds(IMAGENET, cores) / 60
@@ -133,17 +132,12 @@ class TimeModel:
     divided: float
 
     @classmethod
-    def of(cls, jobs: Mapping[int, Job], images_per_cpu_second: float, planning: float) -> Self:
-        """Fit to a small and a large job.
-
-        Args:
-            jobs: by images.
-            planning: seconds per image.
-        """
+    def of(cls, jobs: Mapping[int, Job], images_per_cpu_second: float) -> Self:
+        """Fit to a small and a large job, by images."""
         (few, small), (many, large) = sorted(jobs.items())
         driver = max(0.0, large.driver_seconds - small.driver_seconds) / (many - few)
         once = small.wall_seconds - few / images_per_cpu_second / (cpu_count() or 1)
-        return cls(max(0.0, once), planning + driver, 1 / images_per_cpu_second)
+        return cls(max(0.0, once), driver, 1 / images_per_cpu_second)
 
     def seconds(self, images: int, cores: int) -> float:
         """On so many cores."""
@@ -188,13 +182,6 @@ def one_job(run: Run) -> "Job":
         driver_seconds=meter.own_process_seconds,
         worker_mib=meter.peak_mib("ray::"),
     )
-
-
-def planning_seconds(run: Run) -> float:
-    """What planning takes in one process, index and all."""
-    started = time.perf_counter()
-    plan(open_source(run.experiment.data), run.pixels)
-    return time.perf_counter() - started
 
 
 def write_part_by_pillow(part: Part, source: Source, pixels: Pixels, folder: DataFolder) -> None:

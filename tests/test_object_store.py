@@ -212,7 +212,7 @@ def test_puts_cut_in_the_middle_leave_no_partial_object(
     while process.poll() is None:
         listed = store.list_objects_v2(Bucket="bucket", Prefix="cut/data/").get("Contents", [])
         seen |= {(one["Key"], one["ETag"]) for one in listed}
-        time.sleep(0.02)
+        time.sleep(0.1)
     ended = finish(process)
     proxy.close()
     monkeypatch.undo()
