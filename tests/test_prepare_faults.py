@@ -158,6 +158,7 @@ def one_text(ended: Outcome, *words: str) -> None:
     assert ended.status not in (0, None), ended
     assert "Traceback" not in ended.err
     assert ended.err.count("to mend: ") == 1
+    assert ended.err.count("\n") == 2, "nothing but the text"
     for word in words:
         assert word in ended.err
 

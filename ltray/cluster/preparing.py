@@ -111,7 +111,10 @@ def _written(planned: Plan, source: Source, folder: DataFolder, say: Say) -> lis
     said = started = time.perf_counter()
     try:
         for row in data_set.iter_rows():
-            records.append(PartRecord.model_validate_json(row["record"]))
+            outcome = pickle.loads(row["outcome"])
+            if isinstance(outcome, Exception):
+                raise outcome
+            records.append(outcome)
             images += records[-1].rows
             if time.perf_counter() - said > 10:
                 said = time.perf_counter()
@@ -123,9 +126,14 @@ def _written(planned: Plan, source: Source, folder: DataFolder, say: Say) -> lis
 
 def _write_row(
     row: dict[str, Any], source: Source, pixels: Pixels, folder: DataFolder
-) -> dict[str, str]:
-    record = write_part(pickle.loads(row["part"]), source, pixels, folder)
-    return {"record": record.model_dump_json()}
+) -> dict[str, bytes]:
+    """The record of a part, or the error that its maker is to hear: Ray Data would lose it."""
+    outcome: PartRecord | Exception
+    try:
+        outcome = write_part(pickle.loads(row["part"]), source, pixels, folder)
+    except (LtrayError, OSError) as error:
+        outcome = error
+    return {"outcome": pickle.dumps(outcome)}
 
 
 def _failure(error: BaseException) -> LtrayError:

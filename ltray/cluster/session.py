@@ -16,6 +16,8 @@ SETTINGS = {
     # environment on every node.
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
     "RAY_USAGE_STATS_ENABLED": "0",  # nothing of a run is told to anyone
+    # ray.init waits for the processes that it starts in advance, and for ever if one is killed.
+    "RAY_prestart_worker_first_driver": "0",
     "RAY_AIR_NEW_OUTPUT": "0",  # Tune's banners go; our own lines say how far it is
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # leave CUDA_VISIBLE_DEVICES alone without GPUs
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C reaches us, who write the tables
