@@ -7,8 +7,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
-from archives import release, synset
+from archives import png, release, synset
 from commands import (
     done_tickets,
     final_bits,
@@ -192,6 +194,18 @@ def test_what_always_fails_is_failed_with_its_error_and_the_rest_is_done(tmp_pat
     assert mended.status == 0, mended
     assert [row["status"] for row in rows(folder)] == ["done"] * 4
     assert not list(folder.rglob("failed.json"))
+
+
+def test_what_goes_wrong_in_a_part_is_one_clear_text(tmp_path: Path) -> None:
+    images = [png(n, side=8 if n < 30 else 9) for n in range(40)]
+    table = pa.table({"image": images, "label": [n % 2 for n in range(40)]})
+    pq.write_table(table, tmp_path / "some.parquet")
+    source = {"source": "parquet", "path": str(tmp_path / "some.parquet")}
+    path = write_experiment(tmp_path / "small.yaml", small_document({"data": source}))
+    ended = run("prepare", path, folder=tmp_path)
+    assert ended.status == 2
+    assert ended.err.startswith("data.image_size: is not written, and the source's images are not")
+    assert ended.err.count("\n") == 2, "nothing but the text"
 
 
 def test_what_goes_wrong_in_the_dense_run_is_one_clear_text(tmp_path: Path) -> None:
