@@ -12,6 +12,7 @@ from conftest import MakeRun
 
 from ltray.data import batches as batches_module
 from ltray.data.batches import WINDOW_PARTS, Batches, epoch_order, open_data_set
+from ltray.data.images import BatchMemory
 from ltray.data.manifest import read_manifest
 from ltray.data.selection import image_counts, select
 from ltray.errors import LtrayError
@@ -147,6 +148,17 @@ def test_streamed_images_are_the_resident_ones_bit_for_bit(
     streamed = batches_of(run, threads=threads)
     assert equal(epoch_of(resident, 0), epoch_of(streamed, 0))
     assert equal(epoch_of(resident, 1, first=7), epoch_of(streamed, 1, first=7))
+
+
+def test_memory_is_used_again_only_when_its_batch_is_gone() -> None:
+    memory = BatchMemory(pinned=False)
+    one, two = memory.batch((2, 4, 4, 3)), memory.batch((2, 4, 4, 3))
+    places = {one.data_ptr(), two.data_ptr()}
+    assert len(places) == 2
+    place = one.data_ptr()
+    del one
+    assert memory.batch((2, 4, 4, 3)).data_ptr() == place
+    assert two.data_ptr() in places
 
 
 def test_an_epochs_order_has_every_image_once_and_needs_two_windows_of_parts_at_a_time() -> None:

@@ -14,6 +14,7 @@ LEVELS = {
     "randomness": 1,
     "tables": 2,
     "layout": 1,
+    "memory": 1,
     "say": 1,
     "torchvision_import": 1,
     "experiment": 2,

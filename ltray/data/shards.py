@@ -24,6 +24,7 @@ from ltray.data.held_out import key_hashes
 from ltray.data.pixels import Pixels, to_stored
 from ltray.files import write_whole
 from ltray.layout import DataFolder
+from ltray.memory import keep_freed_memory
 from ltray.tables import read_table_metadata, table_bytes
 
 SCHEMA = pa.schema([("key", pa.string()), ("image", pa.binary()), ("label", pa.int32())])
@@ -188,6 +189,7 @@ def _content_there(path: Path, plan_hash: str) -> PartContent | None:
 
 
 def _made(part: Part, source: Source, pixels: Pixels) -> _Rows:
+    keep_freed_memory()
     rows = _Rows(*np.zeros((2, pixels.channels), dtype=np.int64))
     examples = part.examples
     images = source.read(examples)
