@@ -112,11 +112,11 @@ def test_wrong_arrays_are_refused(
 
 def test_an_npz_without_an_array_or_cut_short_is_refused(tmp_path: Path) -> None:
     np.savez(tmp_path / "a.npz", x_train=np.zeros((3, 4, 4), np.uint8))
-    with pytest.raises(LtrayError, match="x_test cannot be read"):
+    with pytest.raises(LtrayError, match="has no x_test"):
         source("npz", tmp_path / "a.npz").geometry()
     whole = npz(tmp_path / "b.npz").read_bytes()
     (tmp_path / "b.npz").write_bytes(whole[:-100])
-    with pytest.raises(LtrayError, match="cannot be read"):
+    with pytest.raises(LtrayError, match="is damaged or only partly there"):
         source("npz", tmp_path / "b.npz").geometry()
 
 
@@ -227,7 +227,7 @@ def test_files_of_a_data_hub_have_splits_in_their_names_and_classes_in_their_sch
 def test_a_cut_parquet_file_is_refused(tmp_path: Path) -> None:
     whole = parquet(tmp_path / "p.parquet", {"image": [png(1)], "label": [0]}).read_bytes()
     (tmp_path / "p.parquet").write_bytes(whole[:-10])
-    with pytest.raises(LtrayError, match="no whole Parquet file"):
+    with pytest.raises(LtrayError, match="is damaged or only partly there"):
         index_of(source("parquet", tmp_path))
 
 
