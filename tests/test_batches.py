@@ -155,8 +155,10 @@ def test_memory_is_used_again_only_when_its_batch_is_gone() -> None:
     one, two = memory.batch((2, 4, 4, 3)), memory.batch((2, 4, 4, 3))
     places = {one.data_ptr(), two.data_ptr()}
     assert len(places) == 2
-    place = one.data_ptr()
+    place, view = one.data_ptr(), one.permute(0, 3, 1, 2)[1]
     del one
+    assert memory.batch((2, 4, 4, 3)).data_ptr() not in places
+    del view
     assert memory.batch((2, 4, 4, 3)).data_ptr() == place
     assert two.data_ptr() in places
 

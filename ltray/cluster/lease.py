@@ -1,6 +1,5 @@
 """One driver per run: a small file that says who is at work, renewed while it is."""
 
-import fcntl
 import os
 import secrets
 import socket
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ltray.errors import LtrayError
-from ltray.files import is_local, read_json, write_json
+from ltray.files import alone, is_local, read_json, write_json
 from ltray.layout import RunFolder
 
 RENEWED_EVERY_SECONDS = 15.0
@@ -64,9 +63,7 @@ def _alone(run: RunFolder) -> Iterator[None]:
     if not is_local(run.lock):
         yield  # an object store has no locks: what is written is read again
         return
-    run.lock.parent.mkdir(parents=True, exist_ok=True)
-    with run.lock.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)  # given back when the file is closed, or the process dies
+    with alone(run.lock):
         yield
 
 

@@ -68,7 +68,10 @@ def _write_card(folder: DataFolder) -> None:
 
     from ltray.analysis.card import write_card
 
-    ray.get(ray.remote(write_card).remote(folder))
+    try:
+        ray.get(ray.remote(write_card).remote(folder))
+    except ray.exceptions.RayError as error:
+        raise _failure(error) from None
 
 
 def _on_the_cluster(
@@ -77,7 +80,7 @@ def _on_the_cluster(
     """What a function gives for each section, looked through by tasks side by side."""
     import ray
 
-    size = -(-len(sections) // LOOKING_TASKS)
+    size = max(1, -(-len(sections) // LOOKING_TASKS))
     if len(sections) == 1:
         yield from map(look_through, sections)  # not worth a process of its own
         return

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
+from ltray.analysis.card import write_card
 from ltray.analysis.results import Rows, collect, write_tables
 from ltray.cluster.dense_runs import make_all_masks, train_dense_runs, whole_trajectories
 from ltray.cluster.launches import Launch
@@ -36,6 +37,8 @@ def prepare_run(run: Run, address: str | None, say: Say, checksums: bool = False
         prepared = run.data.manifest.is_file()
         if prepared and not checksums:
             write_experiment(run)
+            if not run.data.card.is_file():  # killed between manifest and card
+                write_card(run.data)
             say(f"already prepared: {run.data.path}")
             return read_manifest(run.data)
         with _launch(run, address, say) as (launch, _):

@@ -99,17 +99,17 @@ class BatchMemory:
 
     def __init__(self, pinned: bool) -> None:
         self._pinned = pinned
-        self._free: defaultdict[tuple[int, ...], list[torch.Tensor]] = defaultdict(list)
+        self._free: defaultdict[tuple[int, ...], list[NDArray[np.uint8]]] = defaultdict(list)
 
     def batch(self, shape: tuple[int, ...]) -> torch.Tensor:
-        """Uint8 of this shape, with anything in it; whoever keeps a view of it keeps it, too."""
+        """Uint8 of this shape, with anything in it; every view of it keeps it."""
         if self._pinned:  # torch itself uses that again, and knows when copying has ended
             return torch.empty(shape, dtype=torch.uint8, pin_memory=True)
         free = self._free[shape]
-        memory = free.pop() if free else torch.empty(shape, dtype=torch.uint8)
-        batch = memory.view(shape)
-        finalize(batch, free.append, memory)
-        return batch
+        memory = free.pop() if free else np.empty(shape, dtype=np.uint8)
+        lease = memoryview(memory.data)  # what every view of the batch holds on to
+        finalize(lease, free.append, memory)
+        return torch.frombuffer(lease, dtype=torch.uint8).view(shape)
 
 
 class EncodedParts:

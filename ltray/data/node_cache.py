@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 
 from ltray.errors import LtrayError
-from ltray.files import is_local, write_whole
+from ltray.files import alone, is_local, write_whole
 
 
 def on_this_node(path: Path, sha256: str) -> Path:
@@ -21,18 +21,25 @@ def on_this_node(path: Path, sha256: str) -> Path:
     if is_local(path):
         return path
     copy = cache_folder() / sha256[:2] / sha256
-    if not copy.is_file():
-        content = path.read_bytes()
-        found = hashlib.sha256(content).hexdigest()
-        if found != sha256:
-            raise LtrayError(
-                str(path),
-                f"has sha256 {found}; the manifest says {sha256}",
-                "find all such parts with `python -m ltray.prepare EXPERIMENT.yaml --verify`,"
-                " delete them and manifest.json, and prepare again",
-            )
-        write_whole(copy, content)
+    if copy.is_file():
+        return copy
+    with alone(copy.with_name(".lock")):
+        if not copy.is_file():
+            write_whole(copy, _content(path, sha256))
     return copy
+
+
+def _content(path: Path, sha256: str) -> bytes:
+    content = path.read_bytes()
+    found = hashlib.sha256(content).hexdigest()
+    if found != sha256:
+        raise LtrayError(
+            str(path),
+            f"has sha256 {found}; the manifest says {sha256}",
+            "find all such parts with `python -m ltray.prepare EXPERIMENT.yaml --verify`,"
+            " delete them and manifest.json, and prepare again",
+        )
+    return content
 
 
 def cache_folder() -> Path:

@@ -37,6 +37,8 @@ class ImageFolder:
 
     def geometry(self) -> Geometry:
         for path in self.files():
+            if too_large(path.stat().st_size):
+                continue
             try:
                 header = header_of(path.read_bytes())
             except Unreadable:

@@ -60,14 +60,10 @@ class ParquetFiles:
 
     def geometry(self) -> Geometry:
         for path in self.files():
-            for batch in _opened(path).iter_batches(batch_size=16, columns=["image"]):
-                for image in _contents(batch["image"]):
-                    try:
-                        header = header_of(image or b"")
-                    except Unreadable:
-                        continue
-                    alike = header.width == header.height
-                    return Geometry(header.width if alike else None, header.channels)
+            with damage_is_told(str(path), "fetch it again"):
+                found = _first_geometry(_opened(path))
+            if found is not None:
+                return found
         raise LtrayError(str(self.path), "holds no image that can be read", MEND)
 
     def sections(self) -> list[Section]:
@@ -141,6 +137,19 @@ def _opened(path: Path) -> pq.ParquetFile:
         found = f"column label is {schema.field('label').type}; expected whole numbers from 0"
         raise LtrayError(str(path), found, MEND)
     return file
+
+
+def _first_geometry(file: pq.ParquetFile) -> Geometry | None:
+    """Of the first image that can be read."""
+    for batch in file.iter_batches(batch_size=16, columns=["image"]):
+        for image in _contents(batch["image"]):
+            try:
+                header = header_of(image or b"")
+            except Unreadable:
+                continue
+            alike = header.width == header.height
+            return Geometry(header.width if alike else None, header.channels)
+    return None
 
 
 def _holds_bytes(kind: pa.DataType) -> bool:

@@ -5,6 +5,9 @@ N examples, k numbers that say where an example lies in its source's files.
 
 import errno
 import re
+import struct
+import zipfile
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,6 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from ltray.data.decode import Unreadable
@@ -21,6 +25,21 @@ SPLITS = ("train", "val", "test")
 SPLIT_WORDS = {"train": "train", "val": "val", "validation": "val", "test": "test"}
 UNKNOWN = -1
 MAX_CLASSES = 1_000_000
+
+# What libraries raise on bytes that are not what they expect.
+BROKEN_BYTES = (
+    ArithmeticError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+    pa.ArrowException,
+    struct.error,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 
 Image = bytes | NDArray[np.uint8] | Unreadable
 
@@ -154,18 +173,15 @@ def split_by_name(name: str) -> str:
 
 @contextmanager
 def damage_is_told(where: str, mend: str) -> Iterator[None]:
-    """Whatever a library raises on damaged bytes becomes one error; a disk's errors stay.
+    """What a library raises on damaged bytes becomes one error; a disk's and a store's stay.
 
     Raises:
         LtrayError: the file at `where` is damaged.
     """
     try:
         yield
-    except (LtrayError, MemoryError):
-        raise
-    except Exception as error:
-        # Arrow's own OSErrors have no number; a seek to a place before the file is EINVAL.
-        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
+    except (*BROKEN_BYTES, OSError) as error:
+        if isinstance(error, OSError) and not _is_of_the_bytes(error):
             raise
         raise LtrayError(where, f"is damaged or only partly there: {error}", mend) from error
 
@@ -183,6 +199,11 @@ def check_labels(labels: NDArray[np.integer], where: str) -> None:
             f"has label {wrong[0]}; labels number the classes from 0, and -1 means unknown",
             "number the classes 0, 1, 2, ...",
         )
+
+
+def _is_of_the_bytes(error: OSError) -> bool:
+    """Arrow's own OSErrors have no number; a seek to a place before the file is EINVAL."""
+    return type(error) is OSError and error.errno in (None, errno.EINVAL)
 
 
 def _examples(rows: list[tuple[str, int, tuple[int, ...]]]) -> Examples:

@@ -97,7 +97,7 @@ class _Headers:
 
     def read(self, size: int) -> bytes:
         self.left -= size
-        if self.left < 0:
+        if size < 0 or self.left < 0:
             raise tarfile.ReadError("a header that claims to be longer than any")
         return self._file.read(size)
 

@@ -111,7 +111,8 @@ class TorchvisionDataset:
             raise self._wrong(f"cannot be opened at {self.path}: {error}") from error
 
     def _labels(self, split: str, data_set: DataSet) -> NDArray[np.int64]:
-        found = getattr(data_set, "targets", getattr(data_set, "labels", None))
+        named = (getattr(data_set, name, None) for name in ("targets", "labels", "_labels"))
+        found = next((labels for labels in named if labels is not None), None)
         if found is None:
             found = [data_set[row][1] for row in range(len(data_set))]
         labels = np.asarray(found)
