@@ -34,7 +34,7 @@ from ltray.layout import DataFolder
 
 PIXELS = Pixels(image_size=8, resize="crop", encoding="raw", channels=3)
 MORE_MEMORY_MIB = 300
-many = settings(max_examples=300, suppress_health_check=list(HealthCheck))
+many = settings(max_examples=150, suppress_health_check=list(HealthCheck))
 
 KINDS = [tarfile.REGTYPE, tarfile.LNKTYPE, tarfile.SYMTYPE, tarfile.DIRTYPE, tarfile.FIFOTYPE]
 FORMATS = [tarfile.GNU_FORMAT, tarfile.PAX_FORMAT]
