@@ -222,6 +222,7 @@ def test_puts_cut_in_the_middle_leave_no_partial_object(
     assert read_manifest(through.data).parts == read_manifest(local.data).parts
     assert verify(through.data) == []
     keys = [key for key, _ in seen]
+    assert keys, "nobody looked while it was written"
     assert len(keys) == len(set(keys)), "an object was seen with two contents"
 
 
