@@ -15,8 +15,12 @@ def read_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
     Raises:
         OSError, pyarrow.ArrowException: it is not there, or no whole Parquet file.
     """
+    # By this thread alone: after an error Arrow's own would go on reading from the Python file,
+    # and one that does so when Python ends takes the process down (SIGABRT).
     with open_to_read(path) as file:
-        return pq.read_table(file, columns=columns and list(columns))
+        return pq.read_table(
+            file, columns=columns and list(columns), use_threads=False, pre_buffer=False
+        )
 
 
 def read_table_metadata(path: Path) -> pq.FileMetaData:
