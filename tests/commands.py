@@ -85,6 +85,12 @@ def done_tickets(root: Path) -> list[Path]:
     return sorted(root.glob("*/replicate-*/tickets/*/ticket.json"))
 
 
+def tickets_in_training(root: Path) -> list[Path]:
+    """The folder of every ticket below a root that was begun and is not done."""
+    begun = root.glob("*/replicate-*/tickets/*/attempts.json")
+    return [path.parent for path in begun if not path.with_name("ticket.json").exists()]
+
+
 def wait_until(
     condition: Callable[[], bool], process: subprocess.Popen[str], seconds: float = 120
 ) -> None:

@@ -19,6 +19,7 @@ from commands import (
     rows,
     run,
     start,
+    tickets_in_training,
     trial_workers,
     wait_until,
     write_experiment,
@@ -123,8 +124,9 @@ def test_archives_are_compared_with_the_published_ones_when_asked(tmp_path: Path
 def test_a_killed_worker_costs_nothing_but_its_time(tmp_path: Path, make_run: MakeRun) -> None:
     path = write_experiment(tmp_path / "long.yaml", small_document(LONG))
     process = start("sweep", path, folder=tmp_path)
-    wait_until(lambda: len(done_tickets(tmp_path / "runs")) >= 3, process)
-    before = {one: one.read_bytes() for one in done_tickets(tmp_path / "runs")}
+    root = tmp_path / "runs"
+    wait_until(lambda: len(done_tickets(root)) >= 3 and bool(tickets_in_training(root)), process)
+    before = {one: one.read_bytes() for one in done_tickets(root)}
     workers = trial_workers(process.pid)
     assert workers
     for worker in workers:
