@@ -1,11 +1,6 @@
 """`python -m ltray.prepare`: a source's own files to Parquet shards."""
 
-from typing import TYPE_CHECKING
-
 from ltray.command_line import add_address, exit_with, experiment_path, parser, timed_lines
-
-if TYPE_CHECKING:
-    from ltray.layout import DataFolder
 
 
 def main() -> int:
@@ -23,30 +18,23 @@ def main() -> int:
     options = arguments.parse_args()
 
     from ltray.analysis.card import as_text
-    from ltray.cluster.sweeping import prepare_run
+    from ltray.cluster.sweeping import prepare_run, verify_run
     from ltray.locate import locate
 
     run = locate(experiment_path(options.experiment), options.root)
-    if options.verify:
-        return verify(run.data)
     say = timed_lines()
+    if options.verify:
+        faults = verify_run(run, options.address, say)
+        for fault in faults:
+            print(fault)
+        print(f"{run.data.path}: {f'{len(faults)} faults' if faults else 'whole'}")
+        return int(bool(faults))
     manifest = prepare_run(run, options.address, say, options.checksums)
     for line in as_text(manifest):
         say(line)
     say(f"shards: {run.data.path}")
     say(f"card: {run.data.card}")
     return 0
-
-
-def verify(folder: "DataFolder") -> int:
-    """Print every fault of prepared shards; 1 when there is one."""
-    from ltray.data.verify import verify as faults_of
-
-    faults = faults_of(folder)
-    for fault in faults:
-        print(fault)
-    print(f"{folder.path}: {len(faults)} faults" if faults else f"{folder.path}: whole")
-    return int(bool(faults))
 
 
 if __name__ == "__main__":

@@ -6,7 +6,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ltray.cluster.session import Cluster, reason_of, trial_resources
+from ltray.cluster.session import Cluster, trial_resources
+from ltray.cluster.tasks import result_of
 from ltray.errors import LtrayError, StageFailed
 from ltray.experiment import as_written, step_of
 from ltray.lottery.trajectory import Trajectory, prunable_tensors, read_trajectory
@@ -67,17 +68,10 @@ def train_dense_runs(run: Run, cluster: Cluster, storage: Path, say: Say) -> dic
 
 def make_all_masks(run: Run, trajectories: Mapping[int, Trajectory], say: Say) -> None:
     """Make the missing masks of every replicate, and say which leave a layer with nothing."""
-    import ray
-
     from ltray.cluster.trials import masks_task
 
-    try:
-        dead_layers = ray.get([masks_task.remote(run, replicate) for replicate in trajectories])
-    except ray.exceptions.RayError as error:
-        reason = reason_of(error)
-        if isinstance(reason, LtrayError):
-            raise reason from None
-        raise StageFailed("masks", str(reason), "mend that and try again") from error
+    tasks = [masks_task.remote(run, replicate) for replicate in trajectories]
+    dead_layers = result_of(tasks, "masks")
     for replicate, by_sparsity in zip(trajectories, dead_layers, strict=True):
         for sparsity, dead in by_sparsity.items():
             names = ", ".join(dead)

@@ -128,18 +128,6 @@ def trial_resources(sweep: Sweep, cluster: Cluster, gpus: int | str) -> dict[str
     return {"cpu": cpus, "gpu": wanted_gpus}
 
 
-def reason_of(error: BaseException) -> BaseException:
-    """The error that a task raised, out of the ones that Ray wrapped around it."""
-    seen = []
-    inner: BaseException | None = error
-    while inner is not None and inner not in seen:
-        seen.append(inner)
-        if isinstance(inner, LtrayError | OSError):
-            return inner
-        inner = getattr(inner, "cause", None) or inner.__cause__
-    return seen[-1]
-
-
 def _cluster(dashboard: str) -> Cluster:
     import ray
 

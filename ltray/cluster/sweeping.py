@@ -1,6 +1,6 @@
 """The jobs that commands start: prepare, the dense runs, the whole sweep. All idempotent."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
 from ltray.analysis.card import write_card
@@ -11,9 +11,11 @@ from ltray.cluster.lease import only_driver
 from ltray.cluster.preparing import check_archives, prepare
 from ltray.cluster.retraining import Retraining
 from ltray.cluster.session import Cluster, session, trial_resources
+from ltray.cluster.tasks import on_each_part
 from ltray.contradictions import margin_warning, too_few_images
-from ltray.data.manifest import Manifest, read_manifest
+from ltray.data.manifest import Manifest, PartFile, read_manifest
 from ltray.data.selection import image_counts
+from ltray.data.verify import PartReading, verify
 from ltray.errors import InvalidExperiment, LtrayError
 from ltray.files import is_local
 from ltray.locate import write_experiment
@@ -46,6 +48,24 @@ def prepare_run(run: Run, address: str | None, say: Say, checksums: bool = False
                 with launch.stage("checksums"):
                     check_archives(run, say)
             return _prepared(run, launch, say)
+
+
+def verify_run(run: Run, address: str | None, say: Say) -> list[str]:
+    """Read the run's shards back on the cluster; what is wrong with them, empty = nothing.
+
+    Raises:
+        LtrayError: they are not prepared.
+        StageFailed: a task was lost.
+    """
+
+    def spread(
+        read: Callable[[PartFile], PartReading], parts: Sequence[PartFile]
+    ) -> list[PartReading]:
+        with session(address) as cluster:
+            say(_cluster_line(cluster))
+            return on_each_part(read, parts, "verify", say)
+
+    return verify(run.data, spread)
 
 
 def dense_run(run: Run, address: str | None, say: Say) -> dict[int, Trajectory]:
