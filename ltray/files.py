@@ -9,6 +9,7 @@ import json
 import os
 import secrets
 import socket
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import Any, BinaryIO, cast
 from ltray.errors import LtrayError
 
 TEMPORARY_PREFIX = ".writing-"
+ABANDONED_AFTER_SECONDS = 3600  # nobody takes so long over one file, whatever the clocks say
 READ_AHEAD_BYTES = 8 * 1024 * 1024
 
 
@@ -97,6 +99,17 @@ def write_whole(path: Path, content: bytes) -> None:
         with suppress(OSError):
             temporary.unlink()
         raise
+
+
+def remove_abandoned(folder: Path) -> None:
+    """Remove temporary files that lie below `folder` since a writer was killed."""
+    if not is_local(folder):
+        return  # a put that was cut leaves nothing
+    too_old = time.time() - ABANDONED_AFTER_SECONDS
+    for path in folder.rglob(f"{TEMPORARY_PREFIX}*"):
+        with suppress(FileNotFoundError):  # another driver removes it too
+            if path.stat().st_mtime < too_old:
+                path.unlink()
 
 
 @contextmanager

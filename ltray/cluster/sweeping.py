@@ -17,7 +17,7 @@ from ltray.data.manifest import Manifest, PartFile, read_manifest
 from ltray.data.selection import image_counts
 from ltray.data.verify import PartReading, verify
 from ltray.errors import InvalidExperiment, LtrayError
-from ltray.files import is_local
+from ltray.files import is_local, remove_abandoned
 from ltray.locate import write_experiment
 from ltray.lottery.tickets import grid, key
 from ltray.lottery.trajectory import Trajectory
@@ -142,6 +142,8 @@ def _sweep(run: Run, rows: Rows, address: str | None, say: Say) -> None:
 def _launch(run: Run, address: str | None, say: Say) -> Iterator[tuple[Launch, Cluster]]:
     """A Ray session, with how long each stage took written down however it ends."""
     launch = Launch(run.folder)
+    for folder in (run.folder.path, run.data.path):
+        remove_abandoned(folder)
     with ExitStack() as stack:
         stack.callback(launch.write)
         with launch.stage("start Ray"):
