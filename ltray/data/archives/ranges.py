@@ -12,6 +12,7 @@ from ltray.files import is_local, read_range
 
 # A request to an object store takes some 30 ms whatever its size: so many are under way at once.
 REQUESTS_AT_ONCE = 16
+OPEN_AT_ONCE = 256  # a process may often have no more than 1,024
 
 
 class Range(NamedTuple):
@@ -29,12 +30,14 @@ def read_ranges(ranges: Iterable[Range]) -> Iterator[bytes]:
         LtrayError: a file ends before its range does.
     """
     ahead: deque[Future[bytes]] = deque()
-    with ExitStack() as stack:
-        threads = stack.enter_context(ThreadPoolExecutor(REQUESTS_AT_ONCE))
+    with ThreadPoolExecutor(REQUESTS_AT_ONCE) as threads, ExitStack() as stack:
         opened: dict[Path, BinaryIO] = {}
         for one in ranges:
             if is_local(one.path):
                 if one.path not in opened:
+                    if len(opened) == OPEN_AT_ONCE:
+                        stack.close()
+                        opened.clear()
                     opened[one.path] = stack.enter_context(one.path.open("rb"))
                 opened[one.path].seek(one.start)
                 yield _whole(one, opened[one.path].read(one.size))
