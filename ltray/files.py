@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import secrets
+import shutil
 import socket
 import time
 from collections.abc import Iterator, Mapping
@@ -99,6 +100,16 @@ def write_whole(path: Path, content: bytes) -> None:
         with suppress(OSError):
             temporary.unlink()
         raise
+
+
+def remove_folder(folder: Path) -> None:
+    """Remove a folder and all in it, if it is there."""
+    with suppress(FileNotFoundError):
+        if is_local(folder):
+            shutil.rmtree(folder)
+        else:
+            store = cast("Any", folder)
+            store.fs.rm(store.path, recursive=True)
 
 
 def remove_abandoned(folder: Path) -> None:

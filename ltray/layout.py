@@ -143,6 +143,11 @@ class RunFolder:
         """Empty; locked while a process looks at the lease and then writes it."""
         return self.path / ".driver.lock"
 
+    @property
+    def scratch(self) -> Path:
+        """Copies that a source makes while it is prepared; gone when the shards are whole."""
+        return self.path / ".scratch"
+
     def tune(self, launch: str) -> Path:
         return self.path / "tune" / launch
 

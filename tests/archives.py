@@ -18,8 +18,8 @@ from ltray.experiment import Data
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 
 
-def source(name: str, path: Path | str | None = None) -> Source:
-    return open_source(Data(source=name, path=None if path is None else str(path)))
+def source(name: str, path: Path | str | None = None, scratch: Path | None = None) -> Source:
+    return open_source(Data(source=name, path=None if path is None else str(path)), scratch)
 
 
 def png(value: int, side: int = 4) -> bytes:

@@ -58,7 +58,7 @@ def digits_shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def prepare_without_ray(run: Run) -> None:
     """What the Ray Data job does, in this process."""
-    source = open_source(run.experiment.data)
+    source = open_source(run.experiment.data, run.folder.scratch)
     planned = plan(source, run.pixels)
     records = [write_part(part, source, run.pixels, run.data) for part in planned.parts]
     write_manifest(run.data, planned, records, run.fingerprint, seconds=0.0)

@@ -150,7 +150,7 @@ def test_parquet_gives_images_labels_and_splits(wrapped: bool, tmp_path: Path) -
         "filename": ["a.png", "b.png", "a.png", None, "c.png"],
         "comment": ["x"] * 5,
     }
-    opened = source("parquet", parquet(tmp_path / "p.parquet", columns))
+    opened = source("parquet", parquet(tmp_path / "p.parquet", columns), tmp_path / "scratch")
     splits = index_of(opened).splits
     assert splits["train"].keys == ["a.png", "a.png#2", "c.png"]
     assert splits["val"].keys == ["p.parquet/0000003"]
@@ -164,7 +164,7 @@ def test_a_folder_of_parquet_files_is_one_source(tmp_path: Path) -> None:
     for number in range(2):
         columns = {"image": [png(number)] * 3, "label": [0, 1, 2]}
         parquet(tmp_path / f"{number}.parquet", columns)
-    opened = source("parquet", tmp_path)
+    opened = source("parquet", tmp_path, tmp_path / "scratch")
     splits = index_of(opened).splits
     assert {split: len(of.keys) for split, of in splits.items()} == {"train": 5, "test": 1}
     keys = sorted(key for of in splits.values() for key in of.keys)
@@ -174,13 +174,43 @@ def test_a_folder_of_parquet_files_is_one_source(tmp_path: Path) -> None:
     assert images == [png(0) if is_first else png(1) for is_first in first]
 
 
+def test_sections_are_runs_of_row_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    images = [png(value) for value in range(7)]
+    path = parquet(tmp_path / "p.parquet", {"image": images, "label": [0, 1, 2, 3, 4, 5, 6]})
+    looked_through = []
+    for run_bytes in (1, 10**9):
+        monkeypatch.setattr("ltray.data.archives.parquet.RUN_BYTES", run_bytes)
+        opened = source("parquet", path, tmp_path / f"scratch-{run_bytes}")
+        splits = index_of(opened).splits
+        looked_through.append(
+            [(of.keys, of.labels.tolist(), read_all(opened, of)) for of in splits.values()]
+        )
+    assert len(list((tmp_path / "scratch-1").iterdir())) == 4
+    assert looked_through[0] == looked_through[1]
+    assert sorted(image for _, _, read in looked_through[0] for image in read) == sorted(images)
+
+
+def test_images_that_are_copied_are_not_copied_again(tmp_path: Path) -> None:
+    path = parquet(tmp_path / "p.parquet", {"image": [png(1), png(2), None], "label": [0, 1, 2]})
+    opened = source("parquet", path, tmp_path / "scratch")
+    index_of(opened)
+    (copy,) = (tmp_path / "scratch").iterdir()
+    before = copy.stat()
+    train = index_of(opened).splits["train"]
+    assert copy.stat().st_mtime_ns == before.st_mtime_ns
+    assert copy.stat().st_ino == before.st_ino
+    again = read_all(opened, train)
+    path.unlink()
+    assert list(map(repr, read_all(opened, train))) == list(map(repr, again))
+
+
 def test_null_images_and_labels_are_named(tmp_path: Path) -> None:
     columns = {
         "image": [png(1), None, png(2), png(3)],
         "label": [0, 1, None, None],
         "split": ["train", "train", "train", "test"],
     }
-    opened = source("parquet", parquet(tmp_path / "p.parquet", columns))
+    opened = source("parquet", parquet(tmp_path / "p.parquet", columns), tmp_path / "scratch")
     index = index_of(opened)
     assert index.refused == [Refused("p.parquet/0000002", "no label")]
     assert index.splits["test"].labels.tolist() == [-1]
@@ -200,7 +230,7 @@ def test_null_images_and_labels_are_named(tmp_path: Path) -> None:
 def test_wrong_columns_are_refused(wrong: dict[str, Any], found: str, tmp_path: Path) -> None:
     columns = {"image": [png(1)], "label": [0], **wrong}
     with pytest.raises(LtrayError, match=found):
-        index_of(source("parquet", parquet(tmp_path / "p.parquet", columns)))
+        index_of(source("parquet", parquet(tmp_path / "p.parquet", columns), tmp_path / "scratch"))
 
 
 def test_files_of_a_data_hub_have_splits_in_their_names_and_classes_in_their_schema(
@@ -213,7 +243,7 @@ def test_files_of_a_data_hub_have_splits_in_their_names_and_classes_in_their_sch
         columns = {"image": [{"bytes": png(number), "path": "a.png"}], "label": [number % 2]}
         table = pa.table(columns).replace_schema_metadata(metadata)
         pq.write_table(table, tmp_path / "data" / f"{split}-00000-of-00001.parquet")
-    opened = source("parquet", tmp_path)
+    opened = source("parquet", tmp_path, tmp_path / "scratch")
     splits = index_of(opened).splits
     assert {split: of.labels.tolist() for split, of in splits.items()} == {
         "train": [0],
@@ -228,7 +258,7 @@ def test_a_cut_parquet_file_is_refused(tmp_path: Path) -> None:
     whole = parquet(tmp_path / "p.parquet", {"image": [png(1)], "label": [0]}).read_bytes()
     (tmp_path / "p.parquet").write_bytes(whole[:-10])
     with pytest.raises(LtrayError, match="is damaged or only partly there"):
-        index_of(source("parquet", tmp_path))
+        index_of(source("parquet", tmp_path, tmp_path / "scratch"))
 
 
 # Folders of images

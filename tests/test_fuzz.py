@@ -204,7 +204,7 @@ def check(name: str, write: Callable[[Path], Path]) -> int | None:
     with TemporaryDirectory() as text:
         given_folder, folder = Path(text) / "given", DataFolder(Path(text) / "root" / "data")
         given_folder.mkdir()
-        opened = source(name, write(given_folder))
+        opened = source(name, write(given_folder), folder.path.parent / "scratch")
         before = sorted(Path(text).rglob("*"))
         try:
             opened.geometry()

@@ -65,7 +65,7 @@ def png(value: int, side: int = 8) -> bytes:
 
 
 def planned(data: Data) -> tuple[Source, Plan]:
-    source = open_source(data)
+    source = open_source(data, Path(str(data.path)).parent / "scratch")
     return source, plan(source, pixels_of(data, source_facts(data)))
 
 

@@ -10,6 +10,8 @@ from ltray.data.archives.source import Found, Section
 from ltray.data.archives.sources import open_source
 from ltray.data.manifest import Manifest, read_manifest, write_manifest
 from ltray.data.shards import plan, write_part
+from ltray.errors import LtrayError, StageFailed
+from ltray.files import remove_folder
 from ltray.layout import DataFolder
 from ltray.run import Run
 from ltray.say import Say
@@ -31,16 +33,27 @@ def prepare(run: Run, say: Say) -> Manifest:
     """
     if run.data.manifest.is_file():
         return read_manifest(run.data)
-    started = time.perf_counter()
-    source = open_source(run.experiment.data)
-    planned = plan(source, run.pixels, partial(_on_the_cluster, say=say))
-    write = partial(write_part, source=source, pixels=planned.pixels, folder=run.data)
-    records = on_each_part(write, planned.parts, STAGE, say)
-    seconds = time.perf_counter() - started
-    manifest = write_manifest(run.data, planned, records, run.fingerprint, seconds)
+    try:
+        manifest = _made(run, say)
+    except StageFailed:
+        raise
+    except LtrayError:
+        remove_folder(run.folder.scratch)  # the same command would not go on from there
+        raise
     say(_summary(manifest))
     _write_card(run.data)
     return manifest
+
+
+def _made(run: Run, say: Say) -> Manifest:
+    started = time.perf_counter()
+    source = open_source(run.experiment.data, run.folder.scratch)
+    planned = plan(source, run.pixels, partial(_on_the_cluster, say=say))
+    write = partial(write_part, source=source, pixels=planned.pixels, folder=run.data)
+    records = on_each_part(write, planned.parts, STAGE, say)
+    remove_folder(run.folder.scratch)
+    seconds = time.perf_counter() - started
+    return write_manifest(run.data, planned, records, run.fingerprint, seconds)
 
 
 def check_archives(run: Run, say: Say) -> None:

@@ -1,21 +1,23 @@
 """Parquet files with a column of encoded images and one of labels, as data hubs share them.
 
-A part of the shards samples rows from the whole source, so making one reads every row group that
-its rows lie in, one after the other: made for sources of some gigabytes, not for ImageNet.
+A shard samples images from all over the source, and a Parquet file gives no less than a row group
+at a time. So looking a source through also copies its images to plain files, of which a shard
+reads what it needs.
 """
 
 import json
-from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from ltray.data.archives.ranges import Range, read_ranges
 from ltray.data.archives.source import (
     SPLITS,
     UNKNOWN,
@@ -31,7 +33,11 @@ from ltray.data.archives.source import (
 )
 from ltray.data.decode import Unreadable, header_of
 from ltray.errors import LtrayError
+from ltray.files import is_local, open_to_read, write_whole
 
+RUN_BYTES = 64 * 1024 * 1024
+NULL = -1
+FETCH_AGAIN = "fetch it again"
 MEND = "write the file again with image, label and, where there are splits, split"
 
 
@@ -42,10 +48,16 @@ class ParquetFiles:
     Columns: image (bytes, or a struct with bytes), label (a whole number; null = unknown),
     optionally split (train, val or test) and filename. Other columns are ignored. Without a
     column split, the files of a folder have theirs in their names (train-00000-of-00005.parquet).
-    Example n lies at (number of the file, row group, row in it).
+    Sections are runs of row groups. Example n lies at (number of the file, first row group of its
+    section, first byte and bytes in the copy of that section; -1 bytes for null).
+
+    Args:
+        scratch: folder for the copies, which take as much room as the source; needed to look
+            through and to read.
     """
 
     path: Path
+    scratch: Path | None = None
     name: ClassVar[str] = "parquet"
 
     def files(self) -> list[Path]:
@@ -60,21 +72,33 @@ class ParquetFiles:
 
     def geometry(self) -> Geometry:
         for path in self.files():
-            with damage_is_told(str(path), "fetch it again"):
+            with damage_is_told(str(path), FETCH_AGAIN):
                 found = _first_geometry(_opened(path))
             if found is not None:
                 return found
         raise LtrayError(str(self.path), "holds no image that can be read", MEND)
 
     def sections(self) -> list[Section]:
-        return [Section(path.name, (number,)) for number, path in enumerate(self.files())]
+        return [
+            Section(self._shown(path), (number, *run))
+            for number, path in enumerate(self.files())
+            for run in _runs(_opened(path).metadata)
+        ]
 
     def look_through(self, section: Section, /) -> Found:
-        (number,) = section.place
-        path = self.files()[number]
+        number, first_group, end_group, first_row = section.place
+        path = self.path if self.path.is_file() else self.path / section.name
+        file = _opened(path)
+        groups = range(first_group, end_group)
+        with damage_is_told(str(path), FETCH_AGAIN):
+            table = file.read_row_groups(groups, columns=_told_columns(file))
+        by_name = "train" if path == self.path else split_by_name(section.name)
+        rows = _told(table, path, by_name)
+        places = _copied(file, groups, path, self._copy(number, first_group))
         finds = Finds()
-        with damage_is_told(str(path), "fetch it again"):
-            self._index_file(number, path, finds)
+        for row, ((split, label, name), place) in enumerate(zip(rows, places, strict=True)):
+            key = name or f"{section.name}/{first_row + row:07d}"
+            finds.take(split, key, label, (number, first_group, *place))
         return finds.found()
 
     def class_names(self) -> list[str]:
@@ -87,44 +111,26 @@ class ParquetFiles:
             return []
 
     def read(self, examples: Examples) -> Iterator[Image]:
-        wanted: defaultdict[tuple[int, int], list[int]] = defaultdict(list)
-        for position, (number, group, _) in enumerate(examples.places.tolist()):
-            wanted[number, group].append(position)
-        images: dict[int, bytes | None] = {}
-        paths = self.files()
-        for (number, group), positions in sorted(wanted.items()):
-            with damage_is_told(str(paths[number]), "fetch it again"):
-                column = _opened(paths[number]).read_row_group(group, columns=["image"])["image"]
-                taken = _contents(column.take(examples.places[positions, 2]))
-                images.update(zip(positions, taken, strict=True))
-        for position in range(len(examples.keys)):
-            image = images.pop(position)
-            yield Unreadable("null instead of an image") if image is None else image
+        ranges = (
+            Range(self._copy(number, first_group), start, max(0, size))
+            for number, first_group, start, size in examples.places.tolist()
+        )
+        sizes = examples.places[:, 3].tolist()
+        for content, size in zip(read_ranges(ranges), sizes, strict=True):
+            yield Unreadable("null instead of an image") if size == NULL else content
 
-    def _index_file(self, number: int, path: Path, finds: Finds) -> None:
-        file = _opened(path)
-        wanted = [
-            name for name in ("label", "split", "filename") if name in file.schema_arrow.names
-        ]
-        table = file.read(columns=wanted)
-        labels = _filled(table["label"])
-        check_labels(labels, f"{path}: label")
-        rows = [None] * table.num_rows
-        shown = path.name if path == self.path else path.relative_to(self.path).as_posix()
-        by_name = "train" if path == self.path else split_by_name(shown)
-        splits = table["split"].to_pylist() if "split" in wanted else [by_name] * table.num_rows
-        names = table["filename"].to_pylist() if "filename" in wanted else rows
-        _check_splits(path, splits)
-        places = _places(file.metadata)
-        for row, (group, row_in_group) in enumerate(places):
-            key = names[row] or f"{shown}/{row:07d}"
-            finds.take(splits[row], key, int(labels[row]), (number, group, row_in_group))
+    def _shown(self, path: Path) -> str:
+        return path.name if path == self.path else path.relative_to(self.path).as_posix()
+
+    def _copy(self, number: int, first_group: int) -> Path:
+        assert self.scratch is not None, "opened with a folder for copies"
+        return self.scratch / f"{number:05d}-{first_group:05d}.images"
 
 
 def _opened(path: Path) -> pq.ParquetFile:
     """The file, if it is Parquet with an image and a label in each row."""
-    with damage_is_told(str(path), "fetch it again"):
-        file = pq.ParquetFile(path)
+    with damage_is_told(str(path), FETCH_AGAIN):
+        file = pq.ParquetFile(path if is_local(path) else open_to_read(path))
     schema = file.schema_arrow
     missing = [name for name in ("image", "label") if name not in schema.names]
     if missing:
@@ -167,9 +173,38 @@ def _contents(column: pa.Array | pa.ChunkedArray) -> list[bytes | None]:
     return images
 
 
-def _filled(labels: pa.ChunkedArray) -> np.ndarray[Any, np.dtype[np.int64]]:
-    values = pc.fill_null(labels.cast(pa.int64(), safe=False), UNKNOWN)
-    return np.asarray(values.to_numpy(), dtype=np.int64)
+def _runs(metadata: pq.FileMetaData) -> Iterator[tuple[int, int, int]]:
+    """(first row group, end, first row) of each run of some RUN_BYTES; a row group is whole."""
+    first = first_row = row = size = 0
+    for group in range(metadata.num_row_groups):
+        one = metadata.row_group(group)
+        if size and size + one.total_byte_size > RUN_BYTES:
+            yield first, group, first_row
+            first, first_row, size = group, row, 0
+        row += one.num_rows
+        size += one.total_byte_size
+    if metadata.num_row_groups:
+        yield first, metadata.num_row_groups, first_row
+
+
+def _told_columns(file: pq.ParquetFile) -> list[str]:
+    """The columns that say something of the images."""
+    return [name for name in ("label", "split", "filename") if name in file.schema_arrow.names]
+
+
+def _told(table: pa.Table, path: Path, by_name: str) -> Iterator[tuple[str, int, str | None]]:
+    """Split, label and name of each row.
+
+    Args:
+        by_name: the split of rows that do not tell theirs.
+    """
+    labels = pc.fill_null(table["label"].cast(pa.int64(), safe=False), UNKNOWN).to_numpy()
+    check_labels(labels, f"{path}: label")
+    nothing = [None] * table.num_rows
+    told = {name: table[name].to_pylist() for name in table.column_names}
+    splits = told.get("split", [by_name] * table.num_rows)
+    _check_splits(path, splits)
+    return zip(splits, labels.tolist(), told.get("filename", nothing), strict=True)
 
 
 def _check_splits(path: Path, splits: list[str | None]) -> None:
@@ -179,8 +214,27 @@ def _check_splits(path: Path, splits: list[str | None]) -> None:
         raise LtrayError(str(path), found, MEND)
 
 
-def _places(metadata: pq.FileMetaData) -> Iterator[tuple[int, int]]:
-    """(row group, row in it) of every row of a file."""
-    for group in range(metadata.num_row_groups):
-        for row in range(metadata.row_group(group).num_rows):
-            yield group, row
+def _copied(
+    file: pq.ParquetFile, groups: range, path: Path, copy: Path
+) -> Iterator[tuple[int, int]]:
+    """(first byte, bytes) of each image of some row groups in their copy, made if not there.
+
+    A copy begins with the sizes of its images as an npy array.
+    """
+    if not copy.is_file():
+        with damage_is_told(str(path), FETCH_AGAIN):
+            images = [
+                image
+                for group in groups
+                for image in _contents(file.read_row_group(group, columns=["image"])["image"])
+            ]
+        sizes = [NULL if image is None else len(image) for image in images]
+        header = BytesIO()
+        np.save(header, np.array(sizes, dtype=np.int64))
+        write_whole(copy, b"".join([header.getvalue(), *(image or b"" for image in images)]))
+    with open_to_read(copy) as opened:
+        known = np.load(opened, allow_pickle=False)
+        start = opened.tell()
+    for size in known.tolist():
+        yield start, size
+        start += max(0, size)

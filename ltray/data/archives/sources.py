@@ -18,7 +18,6 @@ from ltray.files import at, is_local
 
 SOURCES: dict[str, Callable[[Path], Source]] = {
     "npz": Npz,
-    "parquet": ParquetFiles,
     "image_folder": ImageFolder,
     "webdataset": WebDataset,
     "ilsvrc2012": partial(Ilsvrc2012, release=TASKS_1_AND_2),
@@ -26,8 +25,12 @@ SOURCES: dict[str, Callable[[Path], Source]] = {
 }
 
 
-def open_source(data: Data) -> Source:
+def open_source(data: Data, scratch: Path | None = None) -> Source:
     """The source of `data`; its path is absolute. No file is opened yet.
+
+    Args:
+        scratch: folder that every node sees, for what a source copies while it is prepared; not
+            needed to ask for its files and its geometry.
 
     Raises:
         LtrayError: no path is written, or nothing here reads such an address.
@@ -50,4 +53,6 @@ def open_source(data: Data) -> Source:
         )
     if data.source.startswith(TORCHVISION_PREFIX):
         return TorchvisionDataset(data.source.removeprefix(TORCHVISION_PREFIX), path)
+    if data.source == "parquet":
+        return ParquetFiles(path, scratch)
     return SOURCES[data.source](path)
