@@ -174,34 +174,44 @@ def test_a_folder_of_parquet_files_is_one_source(tmp_path: Path) -> None:
     assert images == [png(0) if is_first else png(1) for is_first in first]
 
 
-def test_sections_are_runs_of_row_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    images = [png(value) for value in range(7)]
-    path = parquet(tmp_path / "p.parquet", {"image": images, "label": [0, 1, 2, 3, 4, 5, 6]})
-    looked_through = []
-    for run_bytes in (1, 10**9):
+def test_sections_and_copies_of_any_size_give_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = [png(0), None, png(2), b"", png(4), png(5), png(6)]
+    columns = {"image": images, "label": range(7), "split": ["train"] * 6 + ["test"]}
+    path = parquet(tmp_path / "p.parquet", columns)
+    for number, (run_bytes, copy_bytes, files) in enumerate(
+        [(1, 1, 4 + 7), (1, 10**9, 4 + 4), (10**9, 1, 1 + 5), (10**9, 10**9, 1 + 1)]
+    ):
         monkeypatch.setattr("ltray.data.archives.parquet.RUN_BYTES", run_bytes)
-        opened = source("parquet", path, tmp_path / f"scratch-{run_bytes}")
+        monkeypatch.setattr("ltray.data.archives.copies.COPY_BYTES", copy_bytes)
+        scratch = tmp_path / f"scratch-{number}"
+        opened = source("parquet", path, scratch)
         splits = index_of(opened).splits
-        looked_through.append(
-            [(of.keys, of.labels.tolist(), read_all(opened, of)) for of in splits.values()]
-        )
-    assert len(list((tmp_path / "scratch-1").iterdir())) == 4
-    assert looked_through[0] == looked_through[1]
-    assert sorted(image for _, _, read in looked_through[0] for image in read) == sorted(images)
+        assert splits["train"].keys == [f"p.parquet/000000{row}" for row in range(6)]
+        assert splits["train"].labels.tolist() == list(range(6))
+        given = read_all(opened, splits["train"])
+        assert isinstance(given.pop(1), Unreadable)
+        assert given == [images[row] for row in (0, 2, 3, 4, 5)]
+        assert read_all(opened, splits["test"]) == [images[6]]
+        assert len(list(scratch.iterdir())) == files
 
 
 def test_images_that_are_copied_are_not_copied_again(tmp_path: Path) -> None:
     path = parquet(tmp_path / "p.parquet", {"image": [png(1), png(2), None], "label": [0, 1, 2]})
     opened = source("parquet", path, tmp_path / "scratch")
-    index_of(opened)
-    (copy,) = (tmp_path / "scratch").iterdir()
-    before = copy.stat()
-    train = index_of(opened).splits["train"]
-    assert copy.stat().st_mtime_ns == before.st_mtime_ns
-    assert copy.stat().st_ino == before.st_ino
-    again = read_all(opened, train)
-    path.unlink()
-    assert list(map(repr, read_all(opened, train))) == list(map(repr, again))
+
+    def files() -> dict[str, int]:
+        return {file.name: file.stat().st_ino for file in (tmp_path / "scratch").iterdir()}
+
+    first = index_of(opened).splits["train"]
+    whole = files()
+    again = index_of(opened).splits["train"]
+    assert files() == whole
+    assert again.places.tolist() == first.places.tolist()
+    (tmp_path / "scratch/00000-00000.npy").unlink()  # killed before all was copied
+    assert index_of(opened).splits["train"].places.tolist() == first.places.tolist()
+    assert files().keys() == whole.keys()
 
 
 def test_null_images_and_labels_are_named(tmp_path: Path) -> None:
@@ -225,6 +235,8 @@ def test_null_images_and_labels_are_named(tmp_path: Path) -> None:
         ({"label": ["cat"]}, "column label is string"),
         ({"split": ["validation"]}, "'validation'; expected train, val or test"),
         ({"label": [-7]}, "label -7"),
+        ({"filename": [3]}, "column filename is int64; expected names"),
+        ({"image": [{"bytes": {"bytes": b""}}]}, "expected bytes of image files"),
     ],
 )
 def test_wrong_columns_are_refused(wrong: dict[str, Any], found: str, tmp_path: Path) -> None:

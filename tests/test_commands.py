@@ -198,6 +198,26 @@ def test_what_always_fails_is_failed_with_its_error_and_the_rest_is_done(tmp_pat
     assert not list(folder.rglob("failed.json"))
 
 
+def test_what_goes_wrong_while_looking_through_is_one_clear_text(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    for number, last in enumerate((1, -7)):
+        table = pa.table({"image": [png(n) for n in range(40)], "label": [0, 1] * 19 + [0, last]})
+        pq.write_table(table, tmp_path / f"data/{number}.parquet")
+    source = {"source": "parquet", "path": "data"}
+    path = write_experiment(tmp_path / "small.yaml", small_document({"data": source}))
+    ended = run("prepare", path, folder=tmp_path)
+    assert ended.status == 2
+    assert ended.err.startswith(f"{tmp_path / 'data/1.parquet'}: label: has label -7; labels")
+    assert ended.err.count("\n") == 2, "nothing but the text"
+    assert not list(tmp_path.rglob("*.images"))
+
+    pq.write_table(table.slice(0, 39), tmp_path / "data/1.parquet")
+    ended = run("prepare", path, folder=tmp_path)
+    assert ended.status == 0, ended
+    assert "64 train, 15 test" in ended.out
+    assert not list(tmp_path.rglob("*.images"))
+
+
 def test_what_goes_wrong_in_a_part_is_one_clear_text(tmp_path: Path) -> None:
     images = [png(n, side=8 if n < 30 else 9) for n in range(40)]
     table = pa.table({"image": images, "label": [n % 2 for n in range(40)]})

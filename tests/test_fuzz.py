@@ -386,6 +386,18 @@ def test_a_devkit_that_swells_is_refused(devkit: bytes, tmp_path: Path) -> None:
     assert peak_mib() < before + 100
 
 
+def test_a_row_group_is_not_read_into_memory(tmp_path: Path) -> None:
+    rows = pa.table({"image": [bytes(1 << 20)] * 400, "label": [0] * 400})
+    path = tmp_path / "one.parquet"
+    pq.write_table(rows, path, write_batch_size=8, use_dictionary=False, compression="none")
+    assert pq.read_metadata(path).num_row_groups == 1
+    del rows
+    pa.default_memory_pool().release_unused()
+    before = reset_peak()
+    index_of(source("parquet", path, tmp_path / "scratch"))
+    assert peak_mib() < before + 300
+
+
 def test_an_npz_array_that_claims_gigabytes_is_refused(tmp_path: Path) -> None:
     header = BytesIO()
     np.lib.format.write_array_header_1_0(

@@ -12,9 +12,11 @@ from pathlib import Path
 from threading import Thread
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
-from archives import SHARED, source
+from archives import SHARED, png, source
 from commands import finish, start
 from conftest import prepare_without_ray
 
@@ -27,7 +29,7 @@ from ltray.data.node_cache import on_this_node
 from ltray.data.verify import verify
 from ltray.errors import LtrayError
 from ltray.experiment_file import read_experiment
-from ltray.files import at, write_whole
+from ltray.files import at, remove_folder, write_whole
 from ltray.locate import locate_experiment
 from ltray.run import Run
 
@@ -95,6 +97,26 @@ def test_from_a_store_to_a_store_gives_the_shards_of_a_disk(bucket: str, tmp_pat
         assert verify(run.data) == []
     mine, theirs = read_manifest(local.data), read_manifest(remote.data)
     assert theirs.parts == mine.parts
+
+
+def test_parquet_files_of_a_store_give_the_shards_of_a_disk(bucket: str, tmp_path: Path) -> None:
+    images: list[bytes | None] = [png(n, side=8) for n in range(40)]
+    images[7], images[11], images[39] = None, b"", None
+    table = pa.table({"image": images, "label": [n % 3 for n in range(40)]})
+    pq.write_table(table, tmp_path / "some.parquet", row_group_size=9)
+    there = copy_to(bucket, tmp_path / "some.parquet")
+    local = run_of(tmp_path, "parquet", str(tmp_path / "some.parquet"), str(tmp_path / "root"))
+    remote = run_of(tmp_path, "parquet", f"{there}/some.parquet", f"{bucket}/root")
+    for run in (local, remote):
+        prepare_without_ray(run)
+        assert verify(run.data) == []
+        assert run.folder.scratch.is_dir()
+        remove_folder(run.folder.scratch)
+        remove_folder(run.folder.scratch)
+        assert not run.folder.scratch.exists()
+    mine, theirs = read_manifest(local.data), read_manifest(remote.data)
+    assert theirs.parts == mine.parts
+    assert theirs.quarantined == mine.quarantined == 3
 
 
 @pytest.mark.skipif(not MINI.is_dir(), reason="shared/data/ilsvrc2012-mini is absent")

@@ -283,6 +283,18 @@ def test_verify_finds_what_is_wrong(tmp_path: Path) -> None:
         assert words in faults
 
 
+def test_verify_finds_a_part_without_some_of_its_values(tmp_path: Path) -> None:
+    folder = DataFolder(tmp_path / "data")
+    prepare(npz(tmp_path, train=50), folder)
+    part = folder.part("train", 0)
+    table = pq.read_table(part)
+    labels = [None, *table["label"].to_pylist()[1:]]
+    pq.write_table(table.set_column(2, "label", pa.array(labels, pa.int32())), part)
+    assert "train/part-00000.parquet: has other columns, or values that are missing" in verify(
+        folder
+    )
+
+
 def test_verify_finds_a_flipped_bit(tmp_path: Path) -> None:
     folder = DataFolder(tmp_path / "data")
     prepare(npz(tmp_path, train=50), folder)

@@ -2,9 +2,10 @@
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from functools import partial
 
-from ltray.cluster.tasks import SAID_EVERY_SECONDS, on_each_part, result_of
+from ltray.cluster.tasks import SAID_EVERY_SECONDS, end, on_each_part, result_of
 from ltray.data.archives.published import check_published
 from ltray.data.archives.source import Found, Section
 from ltray.data.archives.sources import open_source
@@ -32,13 +33,15 @@ def prepare(run: Run, say: Say) -> Manifest:
         StageFailed: a part could not be written.
     """
     if run.data.manifest.is_file():
+        remove_folder(run.folder.scratch)  # another run's command made them, after a crash of ours
         return read_manifest(run.data)
     try:
         manifest = _made(run, say)
     except StageFailed:
         raise
     except LtrayError:
-        remove_folder(run.folder.scratch)  # the same command would not go on from there
+        with suppress(OSError):
+            remove_folder(run.folder.scratch)  # the same command would not go on from there
         raise
     say(_summary(manifest))
     _write_card(run.data)
@@ -92,11 +95,14 @@ def _on_the_cluster(
     groups = [sections[first : first + size] for first in range(0, len(sections), size)]
     tasks = [ray.remote(_look_through_all).remote(look_through, group) for group in groups]
     said = time.perf_counter()
-    for number, task in enumerate(tasks):
-        yield from result_of(task, STAGE)
-        if time.perf_counter() - said > SAID_EVERY_SECONDS:
-            said = time.perf_counter()
-            say(f"{STAGE}: looked through {(number + 1) / len(tasks):.0%} of the source")
+    try:
+        for number, task in enumerate(tasks):
+            yield from result_of(task, STAGE)
+            if time.perf_counter() - said > SAID_EVERY_SECONDS:
+                said = time.perf_counter()
+                say(f"{STAGE}: looked through {(number + 1) / len(tasks):.0%} of the source")
+    finally:
+        end(tasks)
 
 
 def _look_through_all(

@@ -17,7 +17,7 @@ from ltray.data.manifest import Manifest, PartFile, read_manifest
 from ltray.data.selection import image_counts
 from ltray.data.verify import PartReading, verify
 from ltray.errors import InvalidExperiment, LtrayError
-from ltray.files import is_local, remove_abandoned
+from ltray.files import is_local, remove_abandoned, remove_folder
 from ltray.locate import write_experiment
 from ltray.lottery.tickets import grid, key
 from ltray.lottery.trajectory import Trajectory
@@ -41,6 +41,7 @@ def prepare_run(run: Run, address: str | None, say: Say, checksums: bool = False
             write_experiment(run)
             if not run.data.card.is_file():  # killed between manifest and card
                 write_card(run.data)
+            remove_folder(run.folder.scratch)
             say(f"already prepared: {run.data.path}")
             return read_manifest(run.data)
         with _launch(run, address, say) as (launch, _):

@@ -10,6 +10,7 @@ from ltray.errors import LtrayError, StageFailed
 from ltray.say import Say
 
 SAID_EVERY_SECONDS = 10.0
+END_SECONDS = 30.0
 
 
 class HasRows(Protocol):
@@ -39,6 +40,17 @@ def result_of(tasks: Any, stage: str) -> Any:
         return ray.get(tasks)
     except ray.exceptions.RayError as error:
         raise _stage_error(stage, error) from error
+
+
+def end(tasks: Sequence[Any]) -> None:
+    """See to it that no task goes on; those that have ended are left alone."""
+    import ray
+
+    _, running = ray.wait(list(tasks), num_returns=len(tasks), timeout=0, fetch_local=False)
+    for task in running:
+        ray.cancel(task, force=True)
+    if running:
+        ray.wait(running, num_returns=len(running), timeout=END_SECONDS, fetch_local=False)
 
 
 def on_each_part(
@@ -108,12 +120,17 @@ def _stage_error(stage: str, error: BaseException) -> LtrayError:
 
 
 def _reason_of(error: BaseException) -> BaseException:
-    """The error that a task raised, out of the ones that Ray wrapped around it."""
+    """The error that a task raised, out of the ones that Ray wrapped around it.
+
+    A wrapper is of the same class as what it wraps, with Ray's frames in its text.
+    """
+    from ray.exceptions import RayError
+
     seen = []
     inner: BaseException | None = error
     while inner is not None and inner not in seen:
         seen.append(inner)
-        if isinstance(inner, LtrayError | OSError):
+        if isinstance(inner, LtrayError | OSError) and not isinstance(inner, RayError):
             return inner
         inner = getattr(inner, "cause", None) or inner.__cause__
     return seen[-1]

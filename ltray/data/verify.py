@@ -69,21 +69,24 @@ def read_part(folder: DataFolder, pixels: Pixels, part: PartFile) -> PartReading
         if hashlib.sha256(content).hexdigest() != part.sha256:
             faults.append("its sha256 is not the manifest's")
         table = pq.read_table(pa.BufferReader(content))
+        columns = table.to_pydict()
     except FileNotFoundError:
         return PartReading(part.path, Counter(), ("is missing",))
-    except (OSError, pa.ArrowException) as error:
+    except (OSError, ValueError, pa.ArrowException) as error:
         return PartReading(part.path, Counter(), (*faults, f"cannot be read: {error}"))
-    if not table.schema.equals(SCHEMA):
-        return PartReading(part.path, Counter(), (*faults, "has other columns"))
+    if not table.schema.equals(SCHEMA) or any(column.null_count for column in table.columns):
+        return PartReading(
+            part.path, Counter(), (*faults, "has other columns, or values that are missing")
+        )
     if table.num_rows != part.rows:
         faults.append(f"has {table.num_rows} rows, the manifest says {part.rows}")
-    faults += _image_faults(table, pixels)
-    return PartReading(part.path, Counter(table["label"].to_pylist()), tuple(faults))
+    faults += _image_faults(columns["key"], columns["image"], pixels)
+    return PartReading(part.path, Counter(columns["label"]), tuple(faults))
 
 
-def _image_faults(table: pa.Table, pixels: Pixels) -> list[str]:
+def _image_faults(keys: Sequence[str], images: Sequence[bytes], pixels: Pixels) -> list[str]:
     faults = []
-    for key, image in zip(table["key"].to_pylist(), table["image"].to_pylist(), strict=True):
+    for key, image in zip(keys, images, strict=True):
         try:
             from_stored(image, pixels)
         except Unreadable as unreadable:

@@ -8,16 +8,14 @@ reads what it needs.
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from ltray.data.archives.ranges import Range, read_ranges
+from ltray.data.archives.copies import copied, copy, read_copies
 from ltray.data.archives.source import (
     SPLITS,
     UNKNOWN,
@@ -33,12 +31,21 @@ from ltray.data.archives.source import (
 )
 from ltray.data.decode import Unreadable, header_of
 from ltray.errors import LtrayError
-from ltray.files import is_local, open_to_read, write_whole
+from ltray.files import is_local, open_to_read
 
 RUN_BYTES = 64 * 1024 * 1024
-NULL = -1
+BUFFER_BYTES = 1024 * 1024
+ROWS_AT_ONCE = 64
 FETCH_AGAIN = "fetch it again"
 MEND = "write the file again with image, label and, where there are splits, split"
+
+
+class _Told(NamedTuple):
+    """What a row says of its image."""
+
+    split: str
+    label: int
+    name: str | None
 
 
 @dataclass(frozen=True)
@@ -49,7 +56,7 @@ class ParquetFiles:
     optionally split (train, val or test) and filename. Other columns are ignored. Without a
     column split, the files of a folder have theirs in their names (train-00000-of-00005.parquet).
     Sections are runs of row groups. Example n lies at (number of the file, first row group of its
-    section, first byte and bytes in the copy of that section; -1 bytes for null).
+    section, number of the copy of that, first byte, bytes).
 
     Args:
         scratch: folder for the copies, which take as much room as the source; needed to look
@@ -88,17 +95,21 @@ class ParquetFiles:
     def look_through(self, section: Section, /) -> Found:
         number, first_group, end_group, first_row = section.place
         path = self.path if self.path.is_file() else self.path / section.name
-        file = _opened(path)
+        by_name = "train" if path == self.path else split_by_name(section.name)
         groups = range(first_group, end_group)
+        file = _opened(path)
         with damage_is_told(str(path), FETCH_AGAIN):
             table = file.read_row_groups(groups, columns=_told_columns(file))
-        by_name = "train" if path == self.path else split_by_name(section.name)
-        rows = _told(table, path, by_name)
-        places = _copied(file, groups, path, self._copy(number, first_group))
+            told = _told(table, path, by_name)
+        copies = copied(self._scratch, _copy_name(number, first_group), len(told))
+        if copies is None:
+            images = _images(file, groups, path)
+            copies = copy(self._scratch, _copy_name(number, first_group), images)
         finds = Finds()
-        for row, ((split, label, name), place) in enumerate(zip(rows, places, strict=True)):
-            key = name or f"{section.name}/{first_row + row:07d}"
-            finds.take(split, key, label, (number, first_group, *place))
+        with damage_is_told(str(path), FETCH_AGAIN):
+            for row, (one, place) in enumerate(zip(told, copies.tolist(), strict=True)):
+                key = one.name or f"{section.name}/{first_row + row:07d}"
+                finds.take(one.split, key, one.label, (number, first_group, *place))
         return finds.found()
 
     def class_names(self) -> list[str]:
@@ -111,37 +122,43 @@ class ParquetFiles:
             return []
 
     def read(self, examples: Examples) -> Iterator[Image]:
-        ranges = (
-            Range(self._copy(number, first_group), start, max(0, size))
-            for number, first_group, start, size in examples.places.tolist()
+        places = (
+            (_copy_name(number, first_group), *place)
+            for number, first_group, *place in examples.places.tolist()
         )
-        sizes = examples.places[:, 3].tolist()
-        for content, size in zip(read_ranges(ranges), sizes, strict=True):
-            yield Unreadable("null instead of an image") if size == NULL else content
+        return read_copies(self._scratch, places)
+
+    @property
+    def _scratch(self) -> Path:
+        assert self.scratch is not None, "opened with a folder for copies"
+        return self.scratch
 
     def _shown(self, path: Path) -> str:
         return path.name if path == self.path else path.relative_to(self.path).as_posix()
-
-    def _copy(self, number: int, first_group: int) -> Path:
-        assert self.scratch is not None, "opened with a folder for copies"
-        return self.scratch / f"{number:05d}-{first_group:05d}.images"
 
 
 def _opened(path: Path) -> pq.ParquetFile:
     """The file, if it is Parquet with an image and a label in each row."""
     with damage_is_told(str(path), FETCH_AGAIN):
-        file = pq.ParquetFile(path if is_local(path) else open_to_read(path))
-    schema = file.schema_arrow
+        source = path if is_local(path) else open_to_read(path)
+        # With a buffer a column is read as it goes, and not a whole row group's at once.
+        file = pq.ParquetFile(source, buffer_size=BUFFER_BYTES, pre_buffer=False)
+        schema = file.schema_arrow
+        metadata = file.metadata
+        rows = sum(metadata.row_group(group).num_rows for group in range(metadata.num_row_groups))
+        if rows != metadata.num_rows:
+            raise ValueError(f"it claims {metadata.num_rows:,} rows and has {rows:,}")
+    twice = [name for name in COLUMNS if schema.names.count(name) > 1]
+    if twice:
+        raise LtrayError(str(path), f"has two columns called {' and '.join(twice)}", MEND)
     missing = [name for name in ("image", "label") if name not in schema.names]
     if missing:
         found = f"has the columns {', '.join(schema.names)}, and no {' or '.join(missing)}"
         raise LtrayError(str(path), found, MEND)
-    if not _holds_bytes(schema.field("image").type):
-        found = f"column image is {schema.field('image').type}; expected bytes of image files"
-        raise LtrayError(str(path), found, MEND)
-    if not pa.types.is_integer(schema.field("label").type):
-        found = f"column label is {schema.field('label').type}; expected whole numbers from 0"
-        raise LtrayError(str(path), found, MEND)
+    for name, (is_right, expected) in COLUMNS.items():
+        if name in schema.names and not is_right(schema.field(name).type):
+            found = f"column {name} is {schema.field(name).type}; expected {expected}"
+            raise LtrayError(str(path), found, MEND)
     return file
 
 
@@ -161,8 +178,27 @@ def _first_geometry(file: pq.ParquetFile) -> Geometry | None:
 def _holds_bytes(kind: pa.DataType) -> bool:
     if pa.types.is_struct(kind):
         at = kind.get_field_index("bytes")
-        return at >= 0 and _holds_bytes(kind.field(at).type)
+        return at >= 0 and _is_bytes(kind.field(at).type)
+    return _is_bytes(kind)
+
+
+def _is_bytes(kind: pa.DataType) -> bool:
     return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    text = pa.types.is_string(kind) or pa.types.is_large_string(kind)
+    return bool(text or pa.types.is_null(kind))
+
+
+COLUMNS = {
+    "image": (_holds_bytes, "bytes of image files"),
+    "label": (pa.types.is_integer, "whole numbers from 0"),
+    "split": (_is_text, "train, val or test"),
+    "filename": (_is_text, "names"),
+}
 
 
 def _contents(column: pa.Array | pa.ChunkedArray) -> list[bytes | None]:
@@ -192,49 +228,30 @@ def _told_columns(file: pq.ParquetFile) -> list[str]:
     return [name for name in ("label", "split", "filename") if name in file.schema_arrow.names]
 
 
-def _told(table: pa.Table, path: Path, by_name: str) -> Iterator[tuple[str, int, str | None]]:
-    """Split, label and name of each row.
+def _told(table: pa.Table, path: Path, by_name: str) -> list[_Told]:
+    """What the other columns say of each image.
 
     Args:
         by_name: the split of rows that do not tell theirs.
     """
     labels = pc.fill_null(table["label"].cast(pa.int64(), safe=False), UNKNOWN).to_numpy()
     check_labels(labels, f"{path}: label")
-    nothing = [None] * table.num_rows
-    told = {name: table[name].to_pylist() for name in table.column_names}
-    splits = told.get("split", [by_name] * table.num_rows)
-    _check_splits(path, splits)
-    return zip(splits, labels.tolist(), told.get("filename", nothing), strict=True)
-
-
-def _check_splits(path: Path, splits: list[str | None]) -> None:
+    columns = {name: table[name].to_pylist() for name in table.column_names}
+    splits = columns.get("split", [by_name] * table.num_rows)
     unknown = set(splits) - set(SPLITS)
     if unknown:
         found = f"column split says {next(iter(unknown))!r}; expected train, val or test"
         raise LtrayError(str(path), found, MEND)
+    names = columns.get("filename", [None] * table.num_rows)
+    return list(map(_Told, splits, labels.tolist(), names))
 
 
-def _copied(
-    file: pq.ParquetFile, groups: range, path: Path, copy: Path
-) -> Iterator[tuple[int, int]]:
-    """(first byte, bytes) of each image of some row groups in their copy, made if not there.
+def _images(file: pq.ParquetFile, groups: range, path: Path) -> Iterator[bytes | None]:
+    """The image files in some row groups, a few rows in memory at a time."""
+    with damage_is_told(str(path), FETCH_AGAIN):
+        for batch in file.iter_batches(ROWS_AT_ONCE, row_groups=groups, columns=["image"]):
+            yield from _contents(batch["image"])
 
-    A copy begins with the sizes of its images as an npy array.
-    """
-    if not copy.is_file():
-        with damage_is_told(str(path), FETCH_AGAIN):
-            images = [
-                image
-                for group in groups
-                for image in _contents(file.read_row_group(group, columns=["image"])["image"])
-            ]
-        sizes = [NULL if image is None else len(image) for image in images]
-        header = BytesIO()
-        np.save(header, np.array(sizes, dtype=np.int64))
-        write_whole(copy, b"".join([header.getvalue(), *(image or b"" for image in images)]))
-    with open_to_read(copy) as opened:
-        known = np.load(opened, allow_pickle=False)
-        start = opened.tell()
-    for size in known.tolist():
-        yield start, size
-        start += max(0, size)
+
+def _copy_name(number: int, first_group: int) -> str:
+    return f"{number:05d}-{first_group:05d}"
