@@ -387,7 +387,7 @@ def test_a_devkit_that_swells_is_refused(devkit: bytes, tmp_path: Path) -> None:
 
 
 def test_a_row_group_is_not_read_into_memory(tmp_path: Path) -> None:
-    rows = pa.table({"image": [bytes(1 << 20)] * 400, "label": [0] * 400})
+    rows = pa.table({"image": [bytes(1 << 18)] * 1600, "label": [0] * 1600})
     path = tmp_path / "one.parquet"
     pq.write_table(rows, path, write_batch_size=8, use_dictionary=False, compression="none")
     assert pq.read_metadata(path).num_row_groups == 1

@@ -35,7 +35,7 @@ from ltray.files import is_local, open_to_read
 
 RUN_BYTES = 64 * 1024 * 1024
 BUFFER_BYTES = 1024 * 1024
-ROWS_AT_ONCE = 64
+ROWS_AT_ONCE = 16
 FETCH_AGAIN = "fetch it again"
 MEND = "write the file again with image, label and, where there are splits, split"
 
