@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from archives import WNIDS, release, tar
 from commands import Outcome, ray_workers, run, start, wait_until, write_experiment
@@ -33,23 +35,28 @@ SEEDS = [0, 1, 2, 3]
 TRAIN = TASKS_1_AND_2.train
 
 
-@pytest.fixture(scope="module")
-def archives(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A release of 6,000 images, a dozen of which differ."""
-    folder = tmp_path_factory.mktemp("archives")
+def pictures() -> list[bytes]:
     noise = np.random.default_rng(7)
-    pictures = []
+    made = []
     for _ in range(12):
         coarse = Image.fromarray(noise.integers(0, 256, (40, 60, 3), dtype=np.uint8))
         file = BytesIO()
         coarse.resize((500, 375)).save(file, "JPEG", quality=90)
-        pictures.append(file.getvalue())
+        made.append(file.getvalue())
+    return made
+
+
+@pytest.fixture(scope="module")
+def archives(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A release of 6,000 images, a dozen of which differ."""
+    folder = tmp_path_factory.mktemp("archives")
+    images = pictures()
     synsets = [
         (
             f"{wnid}.tar",
             tar(
                 folder / "inner.tar",
-                [(f"{wnid}_{n}.JPEG", pictures[n % 12]) for n in range(IMAGES_PER_SYNSET)],
+                [(f"{wnid}_{n}.JPEG", images[n % 12]) for n in range(IMAGES_PER_SYNSET)],
             ),
         )
         for wnid in WNIDS
@@ -58,20 +65,42 @@ def archives(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
+def parquet_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same number of images in two files, as a data hub writes them."""
+    folder = tmp_path_factory.mktemp("parquet")
+    images = pictures()
+    for number in range(2):
+        rows = range(3 * IMAGES_PER_SYNSET // 2)
+        columns = {"image": [images[n % 12] for n in rows], "label": [n % 3 for n in rows]}
+        path = folder / f"train-{number:05d}-of-00002.parquet"
+        pq.write_table(pa.table(columns), path, row_group_size=100, use_dictionary=False)
+    return folder
+
+
+@pytest.fixture(scope="module")
 def undisturbed(archives: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    folder = tmp_path_factory.mktemp("undisturbed")
-    assert prepare(archives, folder).status == 0
-    whole = contents(folder)
+    return prepared_once(archives, tmp_path_factory.mktemp("undisturbed"))
+
+
+@pytest.fixture(scope="module")
+def undisturbed_parquet(
+    parquet_files: Path, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Any]:
+    return prepared_once(parquet_files, tmp_path_factory.mktemp("undisturbed"))
+
+
+def prepared_once(source: Path, folder: Path) -> dict[str, Any]:
+    assert prepare(source, folder).status == 0
     assert len(parts(folder)) == PARTS
-    return whole
+    return contents(folder)
 
 
-def experiment(archives: Path, folder: Path) -> Path:
+def experiment(source: Path, folder: Path) -> Path:
     document = {
         "name": "faults",
         "data": {
-            "source": "ilsvrc2012",
-            "path": str(archives),
+            "source": "ilsvrc2012" if (source / TRAIN).exists() else "parquet",
+            "path": str(source),
             "image_size": 227,
             "validation_fraction": 0.1,
         },
@@ -83,8 +112,8 @@ def experiment(archives: Path, folder: Path) -> Path:
     return write_experiment(folder / "faults.yaml", document)
 
 
-def prepare(archives: Path, folder: Path, root: str = "root") -> Outcome:
-    return run("prepare", experiment(archives, folder), "--root", root, folder=folder)
+def prepare(source: Path, folder: Path, root: str = "root") -> Outcome:
+    return run("prepare", experiment(source, folder), "--root", root, folder=folder)
 
 
 def parts(folder: Path, root: str = "root") -> list[Path]:
@@ -107,8 +136,22 @@ def contents(folder: Path, root: str = "root") -> dict[str, Any]:
 def test_killed_at_random_moments(
     seed: int, archives: Path, undisturbed: dict[str, Any], tmp_path: Path
 ) -> None:
+    prepare_and_kill(seed, archives, tmp_path)
+    assert contents(tmp_path) == undisturbed
+
+
+def test_killed_at_random_moments_from_parquet_files(
+    parquet_files: Path, undisturbed_parquet: dict[str, Any], tmp_path: Path
+) -> None:
+    prepare_and_kill(5, parquet_files, tmp_path)
+    assert contents(tmp_path) == undisturbed_parquet
+    assert not list(tmp_path.rglob("*.images"))
+
+
+def prepare_and_kill(seed: int, source: Path, tmp_path: Path) -> None:
+    """Prepare to the end, with kills on the way."""
     chance = random.Random(seed)
-    path = experiment(archives, tmp_path)
+    path = experiment(source, tmp_path)
 
     def started() -> subprocess.Popen[str]:
         return start("prepare", path, "--root", "root", folder=tmp_path)
@@ -128,7 +171,6 @@ def test_killed_at_random_moments(
         print(f"moment {moment}: {len(parts(tmp_path))} parts, killed {victim}")  # noqa: T201 (for the note)
     out, err = process.communicate(timeout=240)
     assert process.returncode == 0, (out, err)
-    assert contents(tmp_path) == undisturbed
 
 
 def kill_some_worker(process: subprocess.Popen[str], chance: random.Random) -> tuple[int, str]:
@@ -182,6 +224,17 @@ def test_a_full_disk_and_then_room(
         assert prepare(archives, tmp_path, "small").status == 0
         assert {path: path.stat().st_mtime_ns for path in there} == there
         assert contents(tmp_path, "small") == undisturbed
+
+
+def test_no_room_for_the_copies_of_parquet_files(
+    parquet_files: Path, undisturbed_parquet: dict[str, Any], tmp_path: Path
+) -> None:
+    with mounted(tmp_path / "small", "size=100m"):
+        one_text(prepare(parquet_files, tmp_path, "small"), "No space left on device")
+        subprocess.run(["mount", "-o", "remount,size=900m", str(tmp_path / "small")], check=True)
+        assert prepare(parquet_files, tmp_path, "small").status == 0
+        assert contents(tmp_path, "small") == undisturbed_parquet
+        assert not list((tmp_path / "small").rglob("*.images"))
 
 
 def test_a_read_only_root(archives: Path, tmp_path: Path) -> None:
