@@ -214,7 +214,7 @@ def test_what_goes_wrong_while_looking_through_is_one_clear_text(tmp_path: Path)
     pq.write_table(table.slice(0, 39), tmp_path / "data/1.parquet")
     ended = run("prepare", path, folder=tmp_path)
     assert ended.status == 0, ended
-    assert "64 train, 15 test" in ended.out
+    assert "prepared 63 train, 16 test images" in ended.out
     assert not list(tmp_path.rglob("*.images"))
 
 
