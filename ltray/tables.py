@@ -1,6 +1,7 @@
 """Parquet files, on a disk or in an object store."""
 
 from collections.abc import Sequence
+from io import BytesIO
 from pathlib import Path
 
 import pyarrow as pa
@@ -9,18 +10,20 @@ import pyarrow.parquet as pq
 from ltray.files import open_to_read
 
 
-def read_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
+def read_table(source: Path | bytes, columns: Sequence[str] | None = None) -> pa.Table:
     """A Parquet file, or some of its columns: then no more is fetched than they need.
 
+    Args:
+        source: where it is, or what it holds.
+
     Raises:
-        OSError, pyarrow.ArrowException: it is not there, or no whole Parquet file.
+        OSError, ValueError, pa.ArrowException: it is not there, or no whole Parquet file.
     """
-    # By this thread alone: after an error Arrow's own would go on reading from the Python file,
-    # and one that does so when Python ends takes the process down (SIGABRT).
-    with open_to_read(path) as file:
-        return pq.read_table(
-            file, columns=columns and list(columns), use_threads=False, pre_buffer=False
-        )
+    # In this thread alone: after an error Arrow's own would go on reading, and one that asks for
+    # something of Python's when Python ends takes the process down (SIGABRT).
+    with BytesIO(source) if isinstance(source, bytes) else open_to_read(source) as file:
+        whole = pq.ParquetFile(file, pre_buffer=False)
+        return whole.read(columns and list(columns), use_threads=False)
 
 
 def read_table_metadata(path: Path) -> pq.FileMetaData:

@@ -256,6 +256,14 @@ def test_results_are_the_same_from_tables_and_from_folders(tmp_path: Path) -> No
     assert len(from_tables.tickets[from_tables.tickets["matching"]]) == 3
 
 
+def test_a_damaged_table_is_named(tmp_path: Path) -> None:
+    run = write_run(tmp_path, SMALL)
+    write_tables(run, collect(run), margin=0.02)
+    run.epochs_table.write_bytes(run.epochs_table.read_bytes()[:-20])
+    with pytest.raises(LtrayError, match=r"(?s)epochs\.parquet: is damaged: .*delete it"):
+        read_results(tmp_path)
+
+
 def test_matching_follows_the_margin_of_today(tmp_path: Path) -> None:
     run = write_run(tmp_path, SMALL, lambda ticket: ticket_row(ticket, val_top1=186 / VAL_IMAGES))
     write_tables(run, collect(run), margin=0.03)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from ltray.analysis.columns import (
     EPOCH_SCHEMA,
@@ -26,6 +27,7 @@ from ltray.files import TEMPORARY_PREFIX, read_json, write_whole
 from ltray.layout import ReplicateFolder, RunFolder
 from ltray.lottery.tickets import TicketKey
 from ltray.lottery.trajectory import read_trajectory
+from ltray.tables import read_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -113,14 +115,14 @@ def read_results(run_path: Path | str) -> Results:
     While a sweep runs, its tables may be a minute behind.
 
     Raises:
-        LtrayError: the folder is not a run.
+        LtrayError: the folder is not a run, or a table is damaged.
     """
     run = RunFolder(Path(run_path))
     experiment = _experiment_of(run)
     margin = experiment.report.margin
     if run.tickets_table.is_file() and run.epochs_table.is_file():
-        tickets = _judged(_read_parquet(run.tickets_table), margin)
-        epochs = _read_parquet(run.epochs_table)
+        tickets = _judged(_read_table(run.tickets_table), margin)
+        epochs = _read_table(run.epochs_table)
     else:
         rows = collect(run)
         tickets, epochs = _tickets_table(rows, margin), _epochs_table(rows)
@@ -206,17 +208,17 @@ def _column(values: list[Any], kind: pa.DataType) -> pa.Array:
 
 
 def _parquet(table: pa.Table) -> bytes:
-    import pyarrow.parquet as pq
-
     buffer = BytesIO()
     pq.write_table(table, buffer)
     return buffer.getvalue()
 
 
-def _read_parquet(path: Path) -> pa.Table:
-    import pyarrow.parquet as pq
-
-    return pq.read_table(BytesIO(path.read_bytes()))
+def _read_table(path: Path) -> pa.Table:
+    try:
+        return read_table(path)
+    except pa.ArrowException as error:
+        found = f"is damaged: {error}"
+        raise LtrayError(str(path), found, "delete it: it is made anew from its run") from None
 
 
 def _judged(tickets: pa.Table, margin: float) -> pa.Table:

@@ -8,7 +8,6 @@ from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from ltray.data.decode import Unreadable
 from ltray.data.manifest import Manifest, PartFile, read_manifest
@@ -16,7 +15,7 @@ from ltray.data.pixels import Pixels, from_stored
 from ltray.data.shards import SCHEMA
 from ltray.files import TEMPORARY_PREFIX
 from ltray.layout import DataFolder
-from ltray.tables import read_table_metadata
+from ltray.tables import read_table, read_table_metadata
 
 
 @dataclass(frozen=True)
@@ -68,7 +67,7 @@ def read_part(folder: DataFolder, pixels: Pixels, part: PartFile) -> PartReading
         content = (folder.path / part.path).read_bytes()
         if hashlib.sha256(content).hexdigest() != part.sha256:
             faults.append("its sha256 is not the manifest's")
-        table = pq.read_table(pa.BufferReader(content))
+        table = read_table(content)
         columns = table.to_pydict()
     except FileNotFoundError:
         return PartReading(part.path, Counter(), ("is missing",))

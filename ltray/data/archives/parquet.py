@@ -79,8 +79,7 @@ class ParquetFiles:
 
     def geometry(self) -> Geometry:
         for path in self.files():
-            with damage_is_told(str(path), FETCH_AGAIN):
-                found = _first_geometry(_opened(path))
+            found = _first_geometry(path)
             if found is not None:
                 return found
         raise LtrayError(str(self.path), "holds no image that can be read", MEND)
@@ -99,7 +98,8 @@ class ParquetFiles:
         groups = range(first_group, end_group)
         file = _opened(path)
         with damage_is_told(str(path), FETCH_AGAIN):
-            table = file.read_row_groups(groups, columns=_told_columns(file))
+            columns = _told_columns(file)
+            table = file.read_row_groups(groups, columns=columns, use_threads=False)
             told = _told(table, path, by_name)
         copies = copied(self._scratch, _copy_name(number, first_group), len(told))
         if copies is None:
@@ -162,16 +162,16 @@ def _opened(path: Path) -> pq.ParquetFile:
     return file
 
 
-def _first_geometry(file: pq.ParquetFile) -> Geometry | None:
-    """Of the first image that can be read."""
-    for batch in file.iter_batches(batch_size=16, columns=["image"]):
-        for image in _contents(batch["image"]):
-            try:
-                header = header_of(image or b"")
-            except Unreadable:
-                continue
-            alike = header.width == header.height
-            return Geometry(header.width if alike else None, header.channels)
+def _first_geometry(path: Path) -> Geometry | None:
+    """Of the first image in a file that can be read."""
+    file = _opened(path)
+    for image in _images(file, range(file.num_row_groups), path):
+        try:
+            header = header_of(image or b"")
+        except Unreadable:
+            continue
+        alike = header.width == header.height
+        return Geometry(header.width if alike else None, header.channels)
     return None
 
 
@@ -249,7 +249,9 @@ def _told(table: pa.Table, path: Path, by_name: str) -> list[_Told]:
 def _images(file: pq.ParquetFile, groups: range, path: Path) -> Iterator[bytes | None]:
     """The image files in some row groups, a few rows in memory at a time."""
     with damage_is_told(str(path), FETCH_AGAIN):
-        for batch in file.iter_batches(ROWS_AT_ONCE, row_groups=groups, columns=["image"]):
+        for batch in file.iter_batches(
+            ROWS_AT_ONCE, row_groups=groups, columns=["image"], use_threads=False
+        ):
             yield from _contents(batch["image"])
 
 
