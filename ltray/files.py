@@ -105,13 +105,19 @@ def write_whole(path: Path, content: bytes) -> None:
 
 
 def remove_folder(folder: Path) -> None:
-    """Remove a folder and all in it, if it is there."""
-    with suppress(FileNotFoundError):
-        if is_local(folder):
-            shutil.rmtree(folder)
-        else:
-            store = cast("Any", folder)
+    """Remove a folder and all in it, if it is there.
+
+    Raises:
+        OSError: not all of it could be removed.
+    """
+    if not is_local(folder):
+        store = cast("Any", folder)
+        with suppress(FileNotFoundError):
             store.fs.rm(store.path, recursive=True)
+        return
+    shutil.rmtree(folder, ignore_errors=True)  # a file may vanish while the others go
+    if folder.exists():
+        shutil.rmtree(folder)
 
 
 def remove_abandoned(folder: Path) -> None:
@@ -120,7 +126,7 @@ def remove_abandoned(folder: Path) -> None:
         return  # a put that was cut leaves nothing
     too_old = time.time() - ABANDONED_AFTER_SECONDS
     for path in folder.rglob(f"{TEMPORARY_PREFIX}*"):
-        with suppress(FileNotFoundError):  # another driver removes it too
+        with suppress(OSError):  # another driver removes it too, or another user wrote it
             if path.stat().st_mtime < too_old:
                 path.unlink()
 

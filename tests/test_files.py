@@ -4,7 +4,9 @@ import os
 import time
 from pathlib import Path
 
-from ltray.files import TEMPORARY_PREFIX, remove_abandoned
+import pytest
+
+from ltray.files import TEMPORARY_PREFIX, remove_abandoned, remove_folder
 
 
 def test_only_files_that_a_killed_writer_left_long_ago_are_removed(tmp_path: Path) -> None:
@@ -21,3 +23,31 @@ def test_only_files_that_a_killed_writer_left_long_ago_are_removed(tmp_path: Pat
     remove_abandoned(tmp_path)
     assert sorted(folder.iterdir()) == sorted([being_written, finished])
     remove_abandoned(tmp_path / "not there yet")
+
+
+def test_another_users_abandoned_file_stops_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    theirs = tmp_path / f"{TEMPORARY_PREFIX}host-1-abcd-part"
+    theirs.write_bytes(b"content")
+    os.utime(theirs, (0, 0))
+
+    def refuse(path: Path) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    remove_abandoned(tmp_path)
+    assert theirs.is_file()
+
+
+def test_a_folder_is_removed_or_the_reason_is_told(tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    (folder / "deep").mkdir(parents=True)
+    (folder / "deep" / "file").write_bytes(b"content")
+    linked = tmp_path / "link"
+    linked.symlink_to(folder)
+    with pytest.raises(OSError, match="symbolic link"):
+        remove_folder(linked)
+    remove_folder(folder)
+    remove_folder(folder)
+    assert not folder.exists()

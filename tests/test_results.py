@@ -259,9 +259,11 @@ def test_results_are_the_same_from_tables_and_from_folders(tmp_path: Path) -> No
 def test_a_damaged_table_is_named(tmp_path: Path) -> None:
     run = write_run(tmp_path, SMALL)
     write_tables(run, collect(run), margin=0.02)
-    run.epochs_table.write_bytes(run.epochs_table.read_bytes()[:-20])
-    with pytest.raises(LtrayError, match=r"(?s)epochs\.parquet: is damaged: .*delete it"):
-        read_results(tmp_path)
+    whole = run.epochs_table.read_bytes()
+    for damaged in (whole[:-20], whole[:4] + bytes(200) + whole[204:]):
+        run.epochs_table.write_bytes(damaged)
+        with pytest.raises(LtrayError, match=r"(?s)epochs\.parquet: cannot be read: .*delete it"):
+            read_results(tmp_path)
 
 
 def test_matching_follows_the_margin_of_today(tmp_path: Path) -> None:

@@ -216,8 +216,8 @@ def _parquet(table: pa.Table) -> bytes:
 def _read_table(path: Path) -> pa.Table:
     try:
         return read_table(path)
-    except pa.ArrowException as error:
-        found = f"is damaged: {error}"
+    except (OSError, ValueError, pa.ArrowException) as error:
+        found = f"cannot be read: {error}"
         raise LtrayError(str(path), found, "delete it: it is made anew from its run") from None
 
 
