@@ -13,7 +13,7 @@ from archives import SHARED, png, read_all, source
 from numpy.typing import NDArray
 
 from ltray.data.archives.index import index_of
-from ltray.data.archives.source import Examples, Refused
+from ltray.data.archives.source import Examples, Refused, damage_is_told
 from ltray.data.decode import Unreadable
 from ltray.data.fingerprint import fingerprint, source_facts
 from ltray.errors import LtrayError
@@ -212,6 +212,24 @@ def test_images_that_are_copied_are_not_copied_again(tmp_path: Path) -> None:
     (tmp_path / "scratch/00000-00000.npy").unlink()  # killed before all was copied
     assert index_of(opened).splits["train"].places.tolist() == first.places.tolist()
     assert files().keys() == whole.keys()
+    (tmp_path / "scratch/00000-00000-00000.images").unlink()  # killed while all was removed
+    assert index_of(opened).splits["train"].places.tolist() == first.places.tolist()
+    assert files().keys() == whole.keys()
+
+
+def test_bytes_too_many_for_an_image_go_to_the_quarantine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ltray.data.decode.MAX_FILE_BYTES", 1000)
+    path = parquet(tmp_path / "p.parquet", {"image": [png(1), bytes(1001)], "label": [0, 1]})
+    index = index_of(source("parquet", path, tmp_path / "scratch"))
+    assert index.refused == [Refused("p.parquet/0000001", "1,001 bytes, too large for an image")]
+    assert index.splits["train"].keys == ["p.parquet/0000000"]
+
+
+def test_a_lack_of_memory_is_no_damage() -> None:
+    with pytest.raises(MemoryError), damage_is_told("p.parquet", "fetch it again"):
+        raise pa.ArrowMemoryError("malloc of size 1000000000 failed")
 
 
 def test_null_images_and_labels_are_named(tmp_path: Path) -> None:

@@ -71,6 +71,8 @@ def read_part(folder: DataFolder, pixels: Pixels, part: PartFile) -> PartReading
         columns = table.to_pydict()
     except FileNotFoundError:
         return PartReading(part.path, Counter(), ("is missing",))
+    except MemoryError:
+        raise  # Arrow's is an ArrowException too
     except (OSError, ValueError, pa.ArrowException) as error:
         return PartReading(part.path, Counter(), (*faults, f"cannot be read: {error}"))
     if not table.schema.equals(SCHEMA) or any(column.null_count for column in table.columns):

@@ -19,13 +19,19 @@ NULL = -1
 def copied(folder: Path, name: str, count: int) -> NDArray[np.int64] | None:
     """Where the images lie that were copied under a name: int64 [count, 3] of (number of the
     copy, first byte, bytes), -1 bytes for null; None if not all of them are there.
+
+    A copy that was begun has no index yet; one that was half removed may have it still.
     """
     try:
         with open_to_read(_index(folder, name)) as file:
             index: NDArray[np.int64] = np.load(file, allow_pickle=False)
     except FileNotFoundError:
         return None
-    return index if len(index) == count else None
+    numbers = np.unique(index[:, 0]).tolist()
+    is_whole = len(index) == count and all(
+        _copy(folder, name, number).is_file() for number in numbers
+    )
+    return index if is_whole else None
 
 
 def copy(folder: Path, name: str, images: Iterable[bytes | None]) -> NDArray[np.int64]:

@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -29,7 +29,7 @@ from ltray.data.archives.source import (
     damage_is_told,
     split_by_name,
 )
-from ltray.data.decode import Unreadable, header_of
+from ltray.data.decode import Unreadable, header_of, too_large
 from ltray.errors import LtrayError
 from ltray.files import is_local, open_to_read
 
@@ -109,7 +109,11 @@ class ParquetFiles:
         with damage_is_told(str(path), FETCH_AGAIN):
             for row, (one, place) in enumerate(zip(told, copies.tolist(), strict=True)):
                 key = one.name or f"{section.name}/{first_row + row:07d}"
-                finds.take(one.split, key, one.label, (number, first_group, *place))
+                refused = too_large(place[-1])
+                if refused:
+                    finds.refuse(key, refused)
+                else:
+                    finds.take(one.split, key, one.label, (number, first_group, *place))
         return finds.found()
 
     def class_names(self) -> list[str]:
@@ -236,14 +240,17 @@ def _told(table: pa.Table, path: Path, by_name: str) -> list[_Told]:
     """
     labels = pc.fill_null(table["label"].cast(pa.int64(), safe=False), UNKNOWN).to_numpy()
     check_labels(labels, f"{path}: label")
-    columns = {name: table[name].to_pylist() for name in table.column_names}
-    splits = columns.get("split", [by_name] * table.num_rows)
+    splits = _texts(table, "split") or [by_name] * table.num_rows
     unknown = set(splits) - set(SPLITS)
     if unknown:
         found = f"column split says {next(iter(unknown))!r}; expected train, val or test"
         raise LtrayError(str(path), found, MEND)
-    names = columns.get("filename", [None] * table.num_rows)
+    names = _texts(table, "filename") or [None] * table.num_rows
     return list(map(_Told, splits, labels.tolist(), names))
+
+
+def _texts(table: pa.Table, column: str) -> list[Any] | None:
+    return table[column].to_pylist() if column in table.column_names else None
 
 
 def _images(file: pq.ParquetFile, groups: range, path: Path) -> Iterator[bytes | None]:

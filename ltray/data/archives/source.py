@@ -180,6 +180,8 @@ def damage_is_told(where: str, mend: str) -> Iterator[None]:
     """
     try:
         yield
+    except MemoryError:
+        raise  # Arrow's is an ArrowException too
     except (*BROKEN_BYTES, OSError) as error:
         if isinstance(error, OSError) and not _is_of_the_bytes(error):
             raise
