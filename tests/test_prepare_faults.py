@@ -267,3 +267,35 @@ def test_an_archive_replaced_between_runs_and_in_mid_run(archives: Path, tmp_pat
     manifests = list((tmp_path / "root").rglob("manifest.json"))
     assert len(manifests) == 1
     assert len({path.parts[-3] for path in parts(tmp_path)}) == 2  # nothing of one in the other
+
+
+def test_a_parquet_source_replaced_in_mid_run_and_before_a_run_goes_on(
+    parquet_files: Path, undisturbed_parquet: dict[str, Any], tmp_path: Path
+) -> None:
+    mine = tmp_path / "mine"
+    shutil.copytree(parquet_files, mine)
+    process = start("prepare", experiment(mine, tmp_path), "--root", "root", folder=tmp_path)
+    wait_until(has_parts(tmp_path, 2), process)
+    relabel(mine)
+    out, err = process.communicate(timeout=240)
+    one_text(Outcome(process.returncode, out, err, 0.0), "mine was changed", "give the command")
+    assert not parts(tmp_path)
+    shutil.copytree(parquet_files, mine, dirs_exist_ok=True)
+    assert prepare(mine, tmp_path).status == 0
+    assert contents(tmp_path) == undisturbed_parquet
+    shutil.rmtree(tmp_path / "root" / "data")
+    relabel(mine)
+    (run_folder,) = (path.parent for path in (tmp_path / "root").glob("*/experiment.yaml"))
+    one_text(run("prepare", run_folder, folder=tmp_path), "mine was changed")
+    assert not parts(tmp_path)
+    assert not list((tmp_path / "root").glob("*/.scratch"))
+
+
+def relabel(folder: Path) -> None:
+    """Other files in place of the source's, with as many rows."""
+    for path in folder.glob("*.parquet"):
+        table = pq.read_table(path)
+        labels = pa.array([2 - label for label in table["label"].to_pylist()])
+        changed = table.set_column(table.column_names.index("label"), "label", labels)
+        pq.write_table(changed, path.with_suffix(".new"), row_group_size=100, use_dictionary=False)
+        path.with_suffix(".new").replace(path)

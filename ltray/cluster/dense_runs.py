@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ltray.cluster.session import Cluster, trial_resources
-from ltray.cluster.tasks import result_of
+from ltray.cluster.tasks import results_of
 from ltray.errors import LtrayError, StageFailed
 from ltray.experiment import as_written, step_of
 from ltray.lottery.trajectory import Trajectory, prunable_tensors, read_trajectory
@@ -71,7 +71,7 @@ def make_all_masks(run: Run, trajectories: Mapping[int, Trajectory], say: Say) -
     from ltray.cluster.trials import masks_task
 
     tasks = [masks_task.remote(run, replicate) for replicate in trajectories]
-    dead_layers = result_of(tasks, "masks")
+    dead_layers = results_of(tasks, "masks")
     for replicate, by_sparsity in zip(trajectories, dead_layers, strict=True):
         for sparsity, dead in by_sparsity.items():
             names = ", ".join(dead)

@@ -2,23 +2,24 @@
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from functools import partial
 
-from ltray.cluster.tasks import SAID_EVERY_SECONDS, end, on_each_part, result_of
+from ltray.cluster.tasks import SAID_EVERY_SECONDS, on_each_part, results_of, stage_error
 from ltray.data.archives.published import check_published
-from ltray.data.archives.source import Found, Section
+from ltray.data.archives.source import Found, Section, Source
 from ltray.data.archives.sources import open_source
+from ltray.data.fingerprint import source_facts
 from ltray.data.manifest import Manifest, read_manifest, write_manifest
 from ltray.data.shards import plan, write_part
 from ltray.errors import LtrayError, StageFailed
-from ltray.files import remove_folder
+from ltray.files import is_local, remove_folder
 from ltray.layout import DataFolder
 from ltray.run import Run
 from ltray.say import Say
 
 STAGE = "prepare"
 LOOKING_TASKS = 64  # as many at most look through the sections of a source side by side
+SMALL_BYTES = 64 * 1024 * 1024  # a source of one section that is not worth a process of its own
 
 
 def prepare(run: Run, say: Say) -> Manifest:
@@ -33,16 +34,17 @@ def prepare(run: Run, say: Say) -> Manifest:
         StageFailed: a part could not be written.
     """
     if run.data.manifest.is_file():
-        remove_folder(run.folder.scratch)  # another run's command made them, after a crash of ours
+        remove_copies(run, say)  # of ours, if another run's command made the shards after a crash
         return read_manifest(run.data)
+    _say_other_copies(run, say)
     try:
         manifest = _made(run, say)
     except StageFailed:
         raise
     except LtrayError:
-        with suppress(OSError):
-            remove_folder(run.folder.scratch)  # the same command would not go on from there
+        remove_copies(run, say)  # the same command would not go on from there
         raise
+    remove_copies(run, say)
     say(_summary(manifest))
     _write_card(run.data)
     return manifest
@@ -51,12 +53,57 @@ def prepare(run: Run, say: Say) -> Manifest:
 def _made(run: Run, say: Say) -> Manifest:
     started = time.perf_counter()
     source = open_source(run.experiment.data, run.folder.scratch)
-    planned = plan(source, run.pixels, partial(_on_the_cluster, say=say))
+    planned = plan(source, run.pixels, partial(_on_the_cluster, source=source, say=say))
+    _check_unchanged(run)
     write = partial(write_part, source=source, pixels=planned.pixels, folder=run.data)
-    records = on_each_part(write, planned.parts, STAGE, say)
-    remove_folder(run.folder.scratch)
+    try:
+        records = on_each_part(write, planned.parts, STAGE, say)
+    except StageFailed:
+        raise
+    except LtrayError:
+        _check_unchanged(run, run.data)
+        raise
+    _check_unchanged(run, run.data)
     seconds = time.perf_counter() - started
     return write_manifest(run.data, planned, records, run.fingerprint, seconds)
+
+
+def remove_copies(run: Run, say: Say) -> None:
+    """Remove what the source copied; they are of no use any more, and no reason to fail."""
+    try:
+        remove_folder(run.folder.scratch)
+    except OSError as error:
+        say(f"warning: {run.folder.scratch} is of no use any more, and stays: {error}")
+
+
+def _say_other_copies(run: Run, say: Say) -> None:
+    root = run.folder.path.parent
+    if not is_local(root):
+        return
+    for path in sorted(root.glob(f"*/{run.folder.scratch.name}")):
+        if path != run.folder.scratch:
+            say(
+                f"{path} holds images that another prepare has copied; if it was interrupted, its"
+                " own command goes on from there, and else the folder can be removed"
+            )
+
+
+def _check_unchanged(run: Run, made: DataFolder | None = None) -> None:
+    """Refuse a source that is not what it was when the run was located.
+
+    Args:
+        made: what was made of it since, which goes.
+    """
+    try:
+        facts = source_facts(run.experiment.data)
+    except LtrayError:
+        return  # it is away, which whoever reads it will tell
+    if facts.fingerprint == run.fingerprint:
+        return
+    if made is not None:
+        remove_folder(made.path)
+    found = f"{run.experiment.data.path} was changed: it is not what the run was begun with"
+    raise LtrayError("data.path", found, "give the command again, with the experiment's own file")
 
 
 def check_archives(run: Run, say: Say) -> None:
@@ -69,8 +116,7 @@ def check_archives(run: Run, say: Say) -> None:
 
     files = open_source(run.experiment.data).files()
     tasks = [ray.remote(check_published).remote(path) for path in files]
-    for path, task in zip(files, tasks, strict=True):
-        md5 = result_of(task, STAGE)
+    for path, md5 in zip(files, results_of(tasks, STAGE), strict=True):
         say(f"{path.name}: {f'MD5 {md5}, as published' if md5 else 'no MD5 of it was published'}")
 
 
@@ -79,30 +125,31 @@ def _write_card(folder: DataFolder) -> None:
 
     from ltray.analysis.card import write_card
 
-    result_of(ray.remote(write_card).remote(folder), STAGE)
+    list(results_of([ray.remote(write_card).remote(folder)], STAGE))
 
 
 def _on_the_cluster(
-    look_through: Callable[[Section], Found], sections: Sequence[Section], say: Say
+    look_through: Callable[[Section], Found], sections: Sequence[Section], source: Source, say: Say
 ) -> Iterator[Found]:
     """What a function gives for each section, looked through by tasks side by side."""
     import ray
 
-    if len(sections) == 1:
-        yield from map(look_through, sections)  # not worth a process of its own
+    if len(sections) == 1 and sum(path.stat().st_size for path in source.files()) < SMALL_BYTES:
+        try:
+            found = look_through(sections[0])
+        except OSError as error:
+            raise stage_error(STAGE, error) from error
+        yield found
         return
     size = max(1, -(-len(sections) // LOOKING_TASKS))
     groups = [sections[first : first + size] for first in range(0, len(sections), size)]
     tasks = [ray.remote(_look_through_all).remote(look_through, group) for group in groups]
     said = time.perf_counter()
-    try:
-        for number, task in enumerate(tasks):
-            yield from result_of(task, STAGE)
-            if time.perf_counter() - said > SAID_EVERY_SECONDS:
-                said = time.perf_counter()
-                say(f"{STAGE}: looked through {(number + 1) / len(tasks):.0%} of the source")
-    finally:
-        end(tasks)
+    for number, found_in_group in enumerate(results_of(tasks, STAGE), start=1):
+        yield from found_in_group
+        if time.perf_counter() - said > SAID_EVERY_SECONDS:
+            said = time.perf_counter()
+            say(f"{STAGE}: looked through {number / len(tasks):.0%} of the source")
 
 
 def _look_through_all(

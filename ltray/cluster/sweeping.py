@@ -8,7 +8,7 @@ from ltray.analysis.results import Rows, collect, write_tables
 from ltray.cluster.dense_runs import make_all_masks, train_dense_runs, whole_trajectories
 from ltray.cluster.launches import Launch
 from ltray.cluster.lease import only_driver
-from ltray.cluster.preparing import check_archives, prepare
+from ltray.cluster.preparing import check_archives, prepare, remove_copies
 from ltray.cluster.retraining import Retraining
 from ltray.cluster.session import Cluster, session, trial_resources
 from ltray.cluster.tasks import on_each_part
@@ -17,7 +17,7 @@ from ltray.data.manifest import Manifest, PartFile, read_manifest
 from ltray.data.selection import image_counts
 from ltray.data.verify import PartReading, verify
 from ltray.errors import InvalidExperiment, LtrayError
-from ltray.files import is_local, remove_abandoned, remove_folder
+from ltray.files import is_local, remove_abandoned
 from ltray.locate import write_experiment
 from ltray.lottery.tickets import grid, key
 from ltray.lottery.trajectory import Trajectory
@@ -41,7 +41,7 @@ def prepare_run(run: Run, address: str | None, say: Say, checksums: bool = False
             write_experiment(run)
             if not run.data.card.is_file():  # killed between manifest and card
                 write_card(run.data)
-            remove_folder(run.folder.scratch)
+            remove_copies(run, say)
             say(f"already prepared: {run.data.path}")
             return read_manifest(run.data)
         with _launch(run, address, say) as (launch, _):

@@ -3,7 +3,7 @@
 import logging
 import pickle
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol, TypeVar
 
 from ltray.errors import LtrayError, StageFailed
@@ -11,6 +11,7 @@ from ltray.say import Say
 
 SAID_EVERY_SECONDS = 10.0
 END_SECONDS = 30.0
+TELLING = (LtrayError, OSError, MemoryError)  # errors that tell a person enough by their text
 
 
 class HasRows(Protocol):
@@ -24,8 +25,8 @@ Part = TypeVar("Part")
 Done = TypeVar("Done", bound=HasRows)
 
 
-def result_of(tasks: Any, stage: str) -> Any:
-    """What a task gave, or a list of them.
+def results_of(tasks: Sequence[Any], stage: str) -> Iterator[Any]:
+    """What each task gave, in their order; none goes on when they are not asked for any more.
 
     Args:
         stage: what the work is called in errors.
@@ -37,13 +38,15 @@ def result_of(tasks: Any, stage: str) -> Any:
     import ray
 
     try:
-        return ray.get(tasks)
+        for task in tasks:
+            yield ray.get(task)
     except ray.exceptions.RayError as error:
-        raise _stage_error(stage, error) from error
+        raise stage_error(stage, error) from error
+    finally:
+        _end(tasks)
 
 
-def end(tasks: Sequence[Any]) -> None:
-    """See to it that no task goes on; those that have ended are left alone."""
+def _end(tasks: Sequence[Any]) -> None:
     import ray
 
     _, running = ray.wait(list(tasks), num_returns=len(tasks), timeout=0, fetch_local=False)
@@ -91,7 +94,7 @@ def on_each_part(
                 said = now
                 say(f"{stage}: {_progress(len(done), len(rows), images, now - started)}")
     except Exception as error:
-        raise _stage_error(stage, error) from error
+        raise stage_error(stage, error) from error
     return done
 
 
@@ -100,7 +103,7 @@ def _on_row(row: dict[str, Any], work: Callable[[Any], object]) -> dict[str, byt
     outcome: object
     try:
         outcome = work(pickle.loads(row["part"]))
-    except (LtrayError, OSError) as error:
+    except TELLING as error:
         outcome = error
     return {"outcome": pickle.dumps(outcome)}
 
@@ -111,7 +114,7 @@ def _progress(parts: int, of: int, images: int, seconds: float) -> str:
     return f"{parts}/{of} parts, {rate:,.0f} images/s, about {left:,.0f} s left"
 
 
-def _stage_error(stage: str, error: BaseException) -> LtrayError:
+def stage_error(stage: str, error: BaseException) -> LtrayError:
     """What to raise for an error of a task: a person's mistake stays one."""
     reason = _reason_of(error)
     if isinstance(reason, LtrayError):
@@ -130,7 +133,7 @@ def _reason_of(error: BaseException) -> BaseException:
     inner: BaseException | None = error
     while inner is not None and inner not in seen:
         seen.append(inner)
-        if isinstance(inner, LtrayError | OSError) and not isinstance(inner, RayError):
+        if isinstance(inner, TELLING) and not isinstance(inner, RayError):
             return inner
         inner = getattr(inner, "cause", None) or inner.__cause__
     return seen[-1]
