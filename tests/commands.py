@@ -92,7 +92,7 @@ def tickets_in_training(root: Path) -> list[Path]:
 
 
 def wait_until(
-    condition: Callable[[], bool], process: subprocess.Popen[str], seconds: float = 120
+    condition: Callable[[], bool], process: subprocess.Popen[str], seconds: float = 300
 ) -> None:
     """Wait for a moment of a running command; its early end is a failure of the test."""
     until = time.monotonic() + seconds
