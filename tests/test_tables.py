@@ -13,8 +13,8 @@ from ltray.tables import read_table, table_bytes
 READ_TILL_IT_FAILS = """
 import sys
 from pathlib import Path
-import pyarrow as pa
 from ltray.data.archives.parquet import ParquetFiles
+from ltray.errors import LtrayError
 from ltray.tables import read_table
 
 def threads():
@@ -32,7 +32,7 @@ for way, read in ways.items():
     try:
         read()
         print(way, "found nothing wrong")
-    except Exception as error:
+    except (OSError, ValueError, LtrayError):
         print(way, "told", threads() - before)
 """
 
