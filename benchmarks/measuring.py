@@ -87,12 +87,15 @@ class TreeMeter:
 
 
 def interleaved(
-    variants: Mapping[str, Callable[[], object]], rounds: int
+    variants: Mapping[str, Callable[[], object]],
+    rounds: int,
+    before: Callable[[], object] = lambda: None,
 ) -> dict[str, list[Reading]]:
-    """Run every variant once a round, in turn; readings by variant."""
+    """Run every variant once a round, in turn, each after `before`; readings by variant."""
     readings: dict[str, list[Reading]] = {name: [] for name in variants}
     for number in range(rounds):
         for name, run in variants.items():
+            before()
             with TreeMeter() as meter:
                 run()
             readings[name].append(meter.reading)
