@@ -250,22 +250,26 @@ def test_an_archive_cut_at_60_percent(archives: Path, tmp_path: Path) -> None:
     assert not parts(tmp_path)
 
 
-def test_an_archive_replaced_between_runs_and_in_mid_run(archives: Path, tmp_path: Path) -> None:
+def test_an_archive_replaced_in_mid_run_and_between_runs(
+    archives: Path, undisturbed: dict[str, Any], tmp_path: Path
+) -> None:
     mine = tmp_path / "mine"
     shutil.copytree(archives, mine)
     process = start("prepare", experiment(mine, tmp_path), "--root", "root", folder=tmp_path)
     wait_until(has_parts(tmp_path, 2), process)
     os.truncate(mine / TRAIN, 1 << 20)
     out, err = process.communicate(timeout=240)
-    one_text(Outcome(process.returncode, out, err, 0.0), f"{TRAIN}: ends before byte", "it changed")
+    one_text(Outcome(process.returncode, out, err, 0.0), f"{mine} was changed")
+    assert not parts(tmp_path), "nobody can say which parts were made before"
     assert not list((tmp_path / "root").rglob("manifest.json"))
     shutil.copy(archives / TRAIN, mine / TRAIN)
+    assert prepare(mine, tmp_path).status == 0
+    assert contents(tmp_path) == undisturbed
     with (mine / TRAIN).open("r+b") as file:
         file.seek(IMAGES_PER_SYNSET)  # in the first image
         file.write(b"another")
     assert prepare(mine, tmp_path).status == 0
-    manifests = list((tmp_path / "root").rglob("manifest.json"))
-    assert len(manifests) == 1
+    assert len(list((tmp_path / "root").rglob("manifest.json"))) == 2
     assert len({path.parts[-3] for path in parts(tmp_path)}) == 2  # nothing of one in the other
 
 
