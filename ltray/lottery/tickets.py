@@ -51,9 +51,14 @@ class Pack:
     """The tickets that one process trains together from one stream of batches.
 
     All are of one replicate, so one data order serves them.
+
+    Attributes:
+        tickets: those that are left.
+        seats: those and the ones that had ended before, in the order of the grid.
     """
 
     tickets: tuple[Ticket, ...]
+    seats: tuple[Ticket, ...]
 
     @property
     def name(self) -> str:
@@ -129,10 +134,11 @@ def ready(
     for replicate in range(experiment.replicates):
         tickets = list(_replicate_grid(experiment, replicate))
         for first in range(0, len(tickets), size):
-            left = [ticket for ticket in tickets[first : first + size] if key(ticket) not in done]
+            seats = tuple(tickets[first : first + size])
+            left = [ticket for ticket in seats if key(ticket) not in done]
             together = tuple(ticket for ticket in left if key(ticket) not in alone)
-            packs += [Pack((ticket,)) for ticket in left if key(ticket) in alone]
-            packs += [Pack(together)] if together else []
+            packs += [Pack((ticket,), (ticket,)) for ticket in left if key(ticket) in alone]
+            packs += [Pack(together, seats)] if together else []
     return packs
 
 

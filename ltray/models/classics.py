@@ -81,24 +81,35 @@ def _glorot(module: nn.Module) -> None:
         nn.init.zeros_(module.bias)
 
 
-class _BasicBlock(nn.Module):
-    """Two convolutions beside a shortcut without weights (option A)."""
+class Shortcut(nn.Module):
+    """Every so many pixels as they are, and new channels of zeros: option A, without weights."""
+
+    def __init__(self, stride: int, new_channels: int) -> None:
+        super().__init__()
+        self.stride = stride
+        self.new_channels = new_channels
+
+    def forward(self, images: Tensor) -> Tensor:
+        """[B, C, H, W] -> [B, C + new channels, H / stride, W / stride], rounded up."""
+        picked = images[:, :, :: self.stride, :: self.stride]
+        return functional.pad(picked, (0, 0, 0, 0, 0, self.new_channels))
+
+
+class BasicBlock(nn.Module):
+    """Two convolutions beside a shortcut."""
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
-        self.stride = stride
-        self.new_channels = outputs - inputs
         self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(outputs)
         self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1, bias=False)
         self.bn2 = nn.BatchNorm2d(outputs)
+        self.shortcut = Shortcut(stride, outputs - inputs)
 
     def forward(self, images: Tensor) -> Tensor:
         """[B, inputs, H, W] -> [B, outputs, H / stride, W / stride], rounded up."""
         hidden = functional.relu(self.bn1(self.conv1(images)))
-        shortcut = images[:, :, :: self.stride, :: self.stride]
-        shortcut = functional.pad(shortcut, (0, 0, 0, 0, 0, self.new_channels))
-        return functional.relu(self.bn2(self.conv2(hidden)) + shortcut)
+        return functional.relu(self.bn2(self.conv2(hidden)) + self.shortcut(images))
 
 
 def resnet20(classes: int, channels: int) -> nn.Module:
@@ -123,8 +134,8 @@ def resnet20(classes: int, channels: int) -> nn.Module:
 
 def _stage(inputs: int, outputs: int) -> nn.Module:
     """Blocks of one width; where the width grows, the first one halves the image."""
-    first = _BasicBlock(inputs, outputs, stride=2 if outputs > inputs else 1)
-    others = (_BasicBlock(outputs, outputs, stride=1) for _ in range(RESNET20_BLOCKS - 1))
+    first = BasicBlock(inputs, outputs, stride=2 if outputs > inputs else 1)
+    others = (BasicBlock(outputs, outputs, stride=1) for _ in range(RESNET20_BLOCKS - 1))
     return nn.Sequential(first, *others)
 
 

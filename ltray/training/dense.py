@@ -11,13 +11,16 @@ from ltray.lottery.snapshot import Snapshot, load_snapshot, save_snapshot
 from ltray.lottery.trajectory import EpochRow, Trajectory, read_trajectory, write_trajectory
 from ltray.models.prunable import output_layer, prunable
 from ltray.run import Run
+from ltray.training.backends.choice import check_covers
+from ltray.training.backends.loop import Loop
 from ltray.training.evaluation import evaluate
-from ltray.training.fit import fit
+from ltray.training.fit import Member, fit
 from ltray.training.network import Network
 from ltray.training.place import Place
 from ltray.training.recipe import Recipe
 from ltray.training.start import (
     STATE_EVERY_SECONDS,
+    backend_of,
     begin,
     conditions,
     measured,
@@ -27,6 +30,7 @@ from ltray.training.start import (
     untrained,
 )
 
+DENSE_BACKEND = "loop"  # there is one network
 OnRow = Callable[[EpochRow], None]
 
 
@@ -61,7 +65,7 @@ class _DenseRun:
         missing = [step for step in self._wanted() if not self._has(record, step)]
         if record is not None and not missing:
             return record
-        self._check_keep_dense()
+        self._check_experiment()
         started_at, attempts = now(), begin(self.folder.dense_attempts)
         network: Network | None = None
         for step in missing:
@@ -76,10 +80,12 @@ class _DenseRun:
         self.folder.dense_state.unlink(missing_ok=True)
         return record
 
-    def _check_keep_dense(self) -> None:
-        """A name that is not prunable is an error now and not when the dense run is paid for."""
+    def _check_experiment(self) -> None:
+        """What the retrainings could not do is an error now, before the dense run is paid for."""
+        experiment = self.run.experiment
         model = untrained(self.run, self.batches, self.seed, self.place.device)
-        prunable(model, self.run.experiment.prune.keep_dense)
+        prunable(model, experiment.prune.keep_dense)
+        check_covers(backend_of(experiment.sweep), model)
 
     def _wanted(self) -> list[int]:
         """Step 0, the reset points and the end, in order."""
@@ -96,7 +102,8 @@ class _DenseRun:
         nearest = max(saved, default=-1)
         if network is None or network.step < nearest:
             network = self._network(load_snapshot(saved[nearest]) if saved else None)
-        fit([network], self.batches, self.recipe, self._on_epoch, until=step)
+        alone = [Member(0, network)]
+        fit(alone, DENSE_BACKEND, self.batches, self.recipe, self._on_epoch, until=step)
         return network
 
     def _saved_before(self, step: int) -> dict[int, Path]:
@@ -127,7 +134,7 @@ class _DenseRun:
 
     def _new_record(self, network: Network, started_at: str, attempts: int) -> Trajectory:
         if not network.correct:  # it stood at the end already when it was loaded
-            network.correct = evaluate([network], self.batches)[0].correct
+            network.correct = evaluate(Loop((network,)), self.batches)[0].correct
         save_correct(self.folder.dense_correct, network.correct)
         row = {
             "ticket": network.name,
@@ -135,7 +142,7 @@ class _DenseRun:
             "seed": self.seed,
             "data_seed": self.data_seed,
             **measured(network, self.recipe),
-            **conditions(self.place, started_at, attempts),
+            **conditions(self.place, DENSE_BACKEND, started_at, attempts),
         }
         names = prunable(network.model)
         sizes = {name: tensor.numel() for name, tensor in network.model.named_parameters()}

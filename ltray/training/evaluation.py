@@ -3,7 +3,7 @@
 B images, C channels, H W pixels.
 """
 
-from collections.abc import Sequence
+from collections import defaultdict
 from dataclasses import dataclass
 
 import torch
@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from ltray.data.batches import Batches
 from ltray.lottery.snapshot import Tensors
-from ltray.training.network import Network
+from ltray.training.backends.backend import Backend
 
 
 @dataclass(frozen=True)
@@ -29,14 +29,12 @@ class Scores:
 
 
 @torch.inference_mode()
-def evaluate(networks: Sequence[Network], batches: Batches) -> list[Scores]:
+def evaluate(networks: Backend, batches: Batches) -> list[Scores]:
     """Measure networks with BatchNorm in evaluation mode and no augmentation."""
-    for network in networks:
-        network.model.eval()
-    validation = _Tally.over(networks, batches, "validation")
-    test = _Tally.over(networks, batches, "test")
-    for network in networks:
-        network.model.train()
+    networks.train(False)
+    validation = _tallies(networks, batches, "validation")
+    test = _tallies(networks, batches, "test")
+    networks.train(True)
     return [
         Scores(
             figures={
@@ -60,14 +58,6 @@ class _Tally:
         self._top5: list[torch.Tensor] = []
         self._losses: list[torch.Tensor] = []
 
-    @staticmethod
-    def over(networks: Sequence[Network], batches: Batches, split: str) -> "list[_Tally]":
-        tallies = [_Tally() for _ in networks]
-        for images, labels in batches.evaluation(split):
-            for network, tally in zip(networks, tallies, strict=True):
-                tally.add(network.logits(images), labels)
-        return tallies
-
     def add(self, logits: torch.Tensor, labels: torch.Tensor) -> None:
         first = logits.topk(min(5, logits.shape[1]), dim=1).indices
         hits = first == labels[:, None]
@@ -86,6 +76,15 @@ class _Tally:
 
     def correct(self) -> torch.Tensor:
         return torch.cat(self._top1).cpu()
+
+
+def _tallies(networks: Backend, batches: Batches, split: str) -> list[_Tally]:
+    """One for each network."""
+    tallies: defaultdict[int, _Tally] = defaultdict(_Tally)
+    for images, labels in batches.evaluation(split):
+        for number, logits in enumerate(networks.logits(images)):
+            tallies[number].add(logits, labels)
+    return list(tallies.values())
 
 
 def _mean(hits: list[torch.Tensor]) -> float:

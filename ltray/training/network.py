@@ -46,17 +46,16 @@ class Network:
         self.data_seed = data_seed
         self.model = model
         self.model.load_state_dict(snapshot.model)
-        parameters = dict(model.named_parameters())
+        self.parameters = dict(model.named_parameters())
         pruned = [key for key, part in mask.items() if not bool(part.all())]
-        self._pruned = [parameters[key] for key in pruned]
-        self._factors = [_factor(mask[key], parameters[key]) for key in pruned]
+        self.factors = {key: _factor(mask[key], self.parameters[key]) for key in pruned}
         with torch.no_grad():
-            for weight, factor in zip(self._pruned, self._factors, strict=True):
-                weight.mul_(factor)
-        self.optimizer = recipe.optimizer(parameters.values())
-        self._restore_optimizer(parameters, snapshot.optimizer)
+            for key, factor in self.factors.items():
+                self.parameters[key].mul_(factor)
+        self.optimizer = recipe.optimizer(self.parameters.values())
+        self._restore_optimizer(snapshot.optimizer)
         self.step = snapshot.step
-        self.device = next(iter(parameters.values())).device
+        self.device = next(iter(self.parameters.values())).device
         self.loss_sum = snapshot.loss_sum.to(self.device)
         self.loss_steps = snapshot.loss_steps
         self.steps_trained = snapshot.steps_trained
@@ -73,26 +72,38 @@ class Network:
             images: [B, C, H, W] float, normalised.
             labels: [B] int64.
         """
-        rate = self.recipe.learning_rate(self.step)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        if self._drops_out:
-            torch.manual_seed(seed_for(self.data_seed, "dropout", self.step))
+        self.prepare_step(self.optimizer)
         self.optimizer.zero_grad(set_to_none=True)
         loss = self._loss(images, labels)
         loss.backward()  # type: ignore[no-untyped-call]
         self._mask_gradients()
         self.optimizer.step()
         self.loss_sum.add_(loss.detach())
+        self.count_step()
+
+    def prepare_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Set the learning rate and the random numbers of the next step."""
+        rate = self.recipe.learning_rate(self.step)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        if self._drops_out:
+            torch.manual_seed(seed_for(self.data_seed, "dropout", self.step))
+
+    def count_step(self) -> None:
+        """A step has been taken, and its loss has been added."""
         self.loss_steps += 1
         self.step += 1
         self.steps_trained += 1
 
     def logits(self, images: torch.Tensor) -> torch.Tensor:
-        """The network's outputs [B, classes], as float32, in the recipe's precision."""
+        """The network's outputs [B, classes], computed in the recipe's precision."""
+        with self.autocast():
+            return at_least_float32(self.model(images))
+
+    def autocast(self) -> torch.autocast:
+        """The recipe's precision for what is computed within."""
         bfloat16 = self.recipe.train.precision == "bfloat16"
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=bfloat16):
-            return self.model(images).float()  # type: ignore[no-any-return]
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=bfloat16)
 
     def mean_loss(self) -> float:
         """The mean training loss since the last evaluation; the sum starts again."""
@@ -120,24 +131,28 @@ class Network:
 
     def _mask_gradients(self) -> None:
         # Masking the gradient and not the weight: else momentum would go on under the mask.
-        if self._factors:
-            torch._foreach_mul_(_gradients(self._pruned), self._factors)
+        if self.factors:
+            pruned = [self.parameters[key] for key in self.factors]
+            torch._foreach_mul_(_gradients(pruned), list(self.factors.values()))
 
     def _optimizer_state(self) -> dict[str, Tensors]:
         return {
             name: {part: value for part, value in state.items() if torch.is_tensor(value)}
-            for name, parameter in self.model.named_parameters()
+            for name, parameter in self.parameters.items()
             if (state := self.optimizer.state.get(parameter))
         }
 
-    def _restore_optimizer(
-        self, parameters: dict[str, nn.Parameter], state: dict[str, Tensors]
-    ) -> None:
+    def _restore_optimizer(self, state: dict[str, Tensors]) -> None:
         for name, parts in state.items():
-            parameter = parameters[name]
+            parameter = self.parameters[name]
             self.optimizer.state[parameter] = {
                 part: _laid_out_like(parameter, value) for part, value in parts.items()
             }
+
+
+def at_least_float32(logits: torch.Tensor) -> torch.Tensor:
+    """Losses are not summed in bfloat16."""
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
 def _gradients(weights: Sequence[nn.Parameter]) -> list[torch.Tensor]:

@@ -13,12 +13,13 @@ from ltray.lottery.snapshot import Snapshot, load_snapshot, load_weights, save_s
 from ltray.lottery.tickets import Pack, Ticket, ticket_columns
 from ltray.lottery.trajectory import EpochRow, Trajectory, read_trajectory
 from ltray.run import Run
-from ltray.training.fit import fit
+from ltray.training.fit import Member, fit
 from ltray.training.network import Network
 from ltray.training.place import Place
 from ltray.training.recipe import Recipe
 from ltray.training.start import (
     STATE_EVERY_SECONDS,
+    backend_of,
     begin,
     conditions,
     measured,
@@ -45,39 +46,41 @@ def train_pack(run: Run, pack: Pack, place: Place, on_progress: OnProgress) -> N
     before = [read_json(path) for path in ended if path.is_file()]
     if before:
         on_progress([], before)
-    left = [ticket for ticket, path in zip(pack.tickets, ended, strict=True) if not path.is_file()]
-    if left:
-        _Retraining(run, pack.name, left, place, on_progress).train()
+    if len(before) < len(ended):
+        _Retraining(run, pack, place, on_progress).train()
 
 
 class _Retraining:
-    def __init__(
-        self,
-        run: Run,
-        pack: str,
-        tickets: Sequence[Ticket],
-        place: Place,
-        on_progress: OnProgress,
-    ) -> None:
+    def __init__(self, run: Run, pack: Pack, place: Place, on_progress: OnProgress) -> None:
         self.run = run
         self.pack = pack
         self.place = place
         self.on_progress = on_progress
-        self.folder = run.folder.replicate(tickets[0].replicate)
+        self.replicate = pack.tickets[0].replicate
+        self.folder = run.folder.replicate(self.replicate)
         trajectory = read_trajectory(self.folder)
         assert trajectory is not None, "a pack is ready only when its trajectory is whole"
         self.trajectory: Trajectory = trajectory
-        self.batches = open_batches(run, place, tickets[0].data_seed)
+        self.batches = open_batches(run, place, pack.tickets[0].data_seed)
         self.recipe = Recipe(run.experiment.train, self.batches.steps_per_epoch)
-        self.tickets = {ticket.name: ticket for ticket in tickets}
+        left = [one for one in pack.tickets if not self.folder.ticket(one.name).done.is_file()]
+        self.tickets = {ticket.name: ticket for ticket in left}
         self.masks = {name: self._mask(ticket) for name, ticket in self.tickets.items()}
+        self.backend = backend_of(run.experiment.sweep)
         self.state_saved = time.monotonic()
 
     def train(self) -> None:
         self.started_at = now()
         self.attempts = {name: begin(self.folder.ticket(name).attempts) for name in self.tickets}
-        networks = [self._network(ticket) for ticket in self.tickets.values()]
-        fit(networks, self.batches, self.recipe, self._on_epoch)
+        fit(self._members(), self.backend, self.batches, self.recipe, self._on_epoch)
+
+    def _members(self) -> list[Member]:
+        """The whole pack, so that what trains together does not depend on what has ended."""
+        networks = {name: self._network(ticket) for name, ticket in self.tickets.items()}
+        return [
+            Member(self._first_step(ticket), networks.get(ticket.name))
+            for ticket in self.pack.seats
+        ]
 
     def _mask(self, ticket: Ticket) -> Mask:
         return load_mask(self.folder.mask(ticket.mask))
@@ -98,10 +101,11 @@ class _Retraining:
         state = self.folder.ticket(ticket.name).state
         if state.is_file():
             return load_snapshot(state)
-        reset_step = self._reset_step(ticket)
-        weights = load_weights(self.folder.step(reset_step))
-        first_step = reset_step if ticket.reset_schedule == "continue" else 0
-        return Snapshot(step=first_step, model=weights)
+        weights = load_weights(self.folder.step(self._reset_step(ticket)))
+        return Snapshot(step=self._first_step(ticket), model=weights)
+
+    def _first_step(self, ticket: Ticket) -> int:
+        return self._reset_step(ticket) if ticket.reset_schedule == "continue" else 0
 
     def _reset_step(self, ticket: Ticket) -> int:
         return step_of(ticket.reset_epoch, self.recipe.steps_per_epoch)
@@ -142,7 +146,7 @@ class _Retraining:
         return record
 
     def _with_replicate(self, row: EpochRow) -> EpochRow:
-        return {**row, "replicate": next(iter(self.tickets.values())).replicate}
+        return {**row, "replicate": self.replicate}
 
     def _row(self, network: Network) -> dict[str, Any]:
         ticket = self.tickets[network.name]
@@ -152,8 +156,8 @@ class _Retraining:
             "status": "diverged" if network.diverged else "done",
             "error": "the loss is not finite" if network.diverged else None,
             **measured(network, self.recipe),
-            "pack": self.pack,
-            **conditions(self.place, self.started_at, self.attempts[network.name]),
+            "pack": self.pack.name,
+            **conditions(self.place, self.backend, self.started_at, self.attempts[network.name]),
         }
 
 

@@ -12,7 +12,7 @@ from safetensors.torch import save
 
 from ltray.data.batches import Batches, DataSet, open_data_set
 from ltray.data.manifest import read_manifest
-from ltray.experiment import Data
+from ltray.experiment import Data, Sweep
 from ltray.files import read_json, write_json, write_whole
 from ltray.layout import DataFolder
 from ltray.lottery.snapshot import Tensors
@@ -23,7 +23,6 @@ from ltray.training.network import Network
 from ltray.training.place import Place
 from ltray.training.recipe import Recipe
 
-BACKEND = "loop"
 STATE_EVERY_SECONDS = 60.0
 
 
@@ -55,6 +54,11 @@ def untrained(run: Run, batches: Batches, seed: int, device: torch.device) -> to
     return placed
 
 
+def backend_of(sweep: Sweep) -> str:
+    """The backend by which this process trains."""
+    return "loop" if sweep.backend == "auto" else sweep.backend
+
+
 def begin(attempts: Path) -> int:
     """Count one more beginning of a training; returns the count so far."""
     count = 1 + (read_json(attempts)["attempts"] if attempts.is_file() else 0)
@@ -84,10 +88,10 @@ def measured(network: Network, recipe: Recipe) -> dict[str, Any]:
     }
 
 
-def conditions(place: Place, started_at: str, attempts: int) -> dict[str, Any]:
-    """The columns that say where, when and how often."""
+def conditions(place: Place, backend: str, started_at: str, attempts: int) -> dict[str, Any]:
+    """The columns that say how, where, when and how often."""
     return {
-        "backend": BACKEND,
+        "backend": backend,
         "device": place.device_name,
         "cuda_visible_devices": place.cuda_visible_devices,
         "node": place.node,

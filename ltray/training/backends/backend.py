@@ -1,0 +1,43 @@
+"""What a backend is."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+
+from ltray.training.network import Network
+
+Seats = tuple[Network | None, ...]
+"""A pack's networks that train together, in the pack's order. None is one that takes no part any
+more, or not yet again: a backend that computes all as one keeps its place, so that the bits of the
+others do not depend on it."""
+
+
+class Backend(Protocol):
+    """Networks of one architecture, recipe and data order that stand at one step.
+
+    A network's own model and optimizer have what it learnt after `settle`.
+
+    Attributes:
+        networks: those of the seats that are taken, in order.
+    """
+
+    seats: Seats
+    networks: Sequence[Network]
+
+    def train_step(self, images: torch.Tensor, labels: torch.Tensor) -> None:
+        """Take the next step of every network.
+
+        Args:
+            images: [B, C, H, W] float, normalised.
+            labels: [B] int64.
+        """
+
+    def settle(self) -> None:
+        """Let each network's own model and optimizer have what it learnt."""
+
+    def train(self, mode: bool) -> None:
+        """Put all networks into training mode, or into evaluation mode."""
+
+    def logits(self, images: torch.Tensor) -> Sequence[torch.Tensor]:
+        """Each network's outputs, [B, classes] float."""

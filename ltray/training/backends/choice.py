@@ -1,0 +1,33 @@
+"""Which backends there are, and what each of them can train."""
+
+from collections.abc import Callable
+
+from torch import nn
+
+from ltray.errors import LtrayError
+from ltray.training.backends import csr, layers
+from ltray.training.backends.backend import Backend, Seats
+from ltray.training.backends.csr import Csr
+from ltray.training.backends.fused import Fused
+from ltray.training.backends.loop import Loop
+
+BACKENDS: dict[str, Callable[[Seats], Backend]] = {"loop": Loop, "fused": Fused, "csr": Csr}
+_WHY_NOT = {"fused": layers.why_not, "csr": csr.why_not}
+
+
+def open_backend(name: str, seats: Seats) -> Backend:
+    """The backend of this name for some networks."""
+    return BACKENDS[name](seats)
+
+
+def check_covers(name: str, model: nn.Module) -> None:
+    """Find out whether a backend can train such networks.
+
+    Raises:
+        LtrayError: it cannot.
+    """
+    reason = _WHY_NOT[name](model) if name in _WHY_NOT else None
+    if reason:
+        raise LtrayError(
+            "sweep.backend", f"{name} cannot train this network: {reason}", "write auto or loop"
+        )

@@ -1,0 +1,195 @@
+"""Every backend against `loop`, ticket by ticket, without files and without Ray."""
+
+import copy
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pytest
+import torch
+
+from ltray.errors import LtrayError
+from ltray.experiment import Train
+from ltray.lottery.masks import Mask
+from ltray.lottery.snapshot import Snapshot
+from ltray.models.networks import build
+from ltray.models.prunable import prunable
+from ltray.training.backends.choice import BACKENDS, check_covers, open_backend
+from ltray.training.network import Network
+from ltray.training.recipe import Recipe
+
+CLASSES = 10
+OPTIMIZERS: dict[str, dict[str, Any]] = {
+    "sgd": {"optimizer": "sgd", "lr": 0.05, "momentum": 0.9, "weight_decay": 1e-3},
+    "nesterov": {"optimizer": "sgd", "lr": 0.05, "momentum": 0.9, "nesterov": True},
+    "adam": {"optimizer": "adam", "lr": 1e-3, "weight_decay": 1e-3},
+    "adamw": {"optimizer": "adamw", "lr": 1e-3, "weight_decay": 1e-2},
+}
+# Channels and pixels per side. Every network that `fused` covers, at a size at which BatchNorm has
+# more than one value to average: it would blow rounding up otherwise.
+NETWORKS = {
+    "lenet_300_100": (1, 12),
+    "conv2": (3, 16),
+    "conv4": (3, 16),
+    "conv6": (3, 16),
+    "resnet20": (3, 16),
+    "vgg16_cifar": (3, 32),
+    "mobilenet_v2": (3, 64),
+    "resnet18": (3, 64),
+    "resnet50": (3, 64),
+    "vgg11_bn": (3, 64),
+    "alexnet": (3, 64),
+}
+QUICK = ("conv2", "vgg16_cifar", "mobilenet_v2", "resnet18")
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def recipe_of(**train: Any) -> Recipe:
+    return Recipe(Train(epochs=100, batch_size=8, **train), steps_per_epoch=4)
+
+
+def random_masks(model: torch.nn.Module, count: int) -> list[Mask]:
+    """Half of the weights, others in each, save the last mask, which keeps every weight."""
+    source = torch.Generator().manual_seed(3)
+    shapes = {name: model.get_parameter(name).shape for name in prunable(model)}
+    masks = [
+        {name: torch.rand(shape, generator=source) < 0.5 for name, shape in shapes.items()}
+        for _ in range(count - 1)
+    ]
+    return [*masks, {name: torch.ones(shape, dtype=torch.bool) for name, shape in shapes.items()}]
+
+
+def pack_of(arch: str, count: int, recipe: Recipe, dtype: torch.dtype) -> list[Network]:
+    """Tickets with other masks and other weights."""
+    channels, size = NETWORKS[arch]
+    models = [build(arch, CLASSES, channels, size, seed).to(dtype) for seed in range(count)]
+    masks = random_masks(models[0], count)
+    return [
+        Network(
+            f"ticket {number}",
+            model.to(memory_format=torch.channels_last),  # type: ignore[call-overload]
+            Snapshot(step=0, model=copy.deepcopy(model.state_dict())),
+            mask,
+            recipe,
+            data_seed=7,
+        )
+        for number, (model, mask) in enumerate(zip(models, masks, strict=True))
+    ]
+
+
+def batches_for(arch: str, count: int, dtype: torch.dtype) -> Iterator[tuple[torch.Tensor, ...]]:
+    channels, size = NETWORKS[arch]
+    source = torch.Generator().manual_seed(11)
+    for _ in range(count):
+        images = torch.randn(8, channels, size, size, generator=source, dtype=dtype)
+        labels = torch.randint(CLASSES, (8,), generator=source)
+        yield images.contiguous(memory_format=torch.channels_last), labels
+
+
+def train(backend: str, seats: Sequence[Network | None], arch: str, steps: int) -> None:
+    together = open_backend(backend, tuple(seats))
+    dtype = next(iter(together.networks[0].parameters.values())).dtype
+    for images, labels in batches_for(arch, steps, dtype):
+        together.train_step(images, labels)
+    together.settle()
+
+
+def state_of(network: Network) -> dict[str, torch.Tensor]:
+    """Weights, running statistics, optimizer state and the loss so far."""
+    snapshot = network.snapshot()
+    state = {f"model {name}": part for name, part in snapshot.model.items()}
+    for name, parts in snapshot.optimizer.items():
+        state |= {f"{kind} of {name}": part for kind, part in parts.items()}
+    return {name: part.clone() for name, part in {**state, "loss": snapshot.loss_sum}.items()}
+
+
+@pytest.mark.parametrize(
+    ("backend", "arch", "optimizer"),
+    [
+        *(("fused", arch, "sgd") for arch in QUICK),
+        *(("fused", "resnet20", optimizer) for optimizer in OPTIMIZERS),
+        *(("fused", "lenet_300_100", optimizer) for optimizer in OPTIMIZERS),
+        *(("csr", "lenet_300_100", optimizer) for optimizer in OPTIMIZERS),
+    ],
+)
+def test_twenty_steps_equal_those_of_the_loop(backend: str, arch: str, optimizer: str) -> None:
+    check_twenty_steps(backend, arch, optimizer)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("arch", NETWORKS)
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_twenty_steps_of_every_network_equal_those_of_the_loop(arch: str, optimizer: str) -> None:
+    check_twenty_steps("fused", arch, optimizer)
+
+
+def check_twenty_steps(backend: str, arch: str, optimizer: str) -> None:
+    recipe = recipe_of(**OPTIMIZERS[optimizer], label_smoothing=0.1)
+    packs = {name: pack_of(arch, 3, recipe, torch.float64) for name in ("loop", backend)}
+    for name, pack in packs.items():
+        train(name, pack, arch, 20)
+    for one, other in zip(packs["loop"], packs[backend], strict=True):
+        expected, found = state_of(one), state_of(other)
+        assert expected.keys() == found.keys()
+        for key, value in expected.items():
+            torch.testing.assert_close(found[key], value, rtol=1e-12, atol=1e-12, msg=key)
+
+
+def test_masked_weights_and_their_state_stay_exactly_zero_over_200_steps() -> None:
+    for keys in OPTIMIZERS.values():
+        for backend in BACKENDS:
+            pack = pack_of("lenet_300_100", 3, recipe_of(**keys), torch.float32)
+            train(backend, pack, "lenet_300_100", 200)
+            for network in pack:
+                assert network.step == 200
+                for name, kept in network.factors.items():
+                    assert_zero_outside(network, name, kept.bool())
+
+
+def assert_zero_outside(network: Network, name: str, kept: torch.Tensor) -> None:
+    snapshot = network.snapshot()
+    parts = [snapshot.model[name], *snapshot.optimizer[name].values()]
+    shaped = [part for part in parts if part.shape == kept.shape]
+    assert len(shaped) > 1
+    for part in shaped:
+        assert not bool(part[~kept].any())
+        assert bool(part[kept].any())
+
+
+@pytest.mark.parametrize("arch", ["lenet_300_100", "resnet20"])
+def test_an_empty_seat_leaves_the_bits_of_the_others_as_they_are(arch: str) -> None:
+    recipe = recipe_of(**OPTIMIZERS["sgd"])
+    whole, others = (pack_of(arch, 4, recipe, torch.float32) for _ in range(2))
+    train("fused", whole, arch, 10)
+    train("fused", [others[0], None, others[2], None], arch, 10)
+    for place in (0, 2):
+        expected, found = state_of(whole[place]), state_of(others[place])
+        assert all(torch.equal(found[key], value) for key, value in expected.items())
+    assert others[1].step == 0
+
+
+def test_a_network_whose_loss_is_not_finite_disturbs_no_other() -> None:
+    recipe = recipe_of(**OPTIMIZERS["sgd"])
+    whole, ill = (pack_of("resnet20", 3, recipe, torch.float32) for _ in range(2))
+    with torch.no_grad():
+        ill[1].parameters["conv1.weight"].fill_(torch.nan)
+    train("fused", whole, "resnet20", 5)
+    train("fused", ill, "resnet20", 5)
+    assert ill[1].loss_sum.isnan()
+    for place in (0, 2):
+        expected, found = state_of(whole[place]), state_of(ill[place])
+        assert all(torch.equal(found[key], value) for key, value in expected.items())
+
+
+def test_what_fused_cannot_train_is_said_with_the_layer() -> None:
+    model = build("densenet121", CLASSES, 3, 32, seed=0)
+    check_covers("loop", model)
+    with pytest.raises(LtrayError, match="DenseNet") as caught:
+        check_covers("fused", model)
+    assert "write auto or loop" in str(caught.value)
