@@ -63,8 +63,8 @@ class Recipe:
                 parameters,
                 momentum=train.momentum,
                 nesterov=train.nesterov,
-                foreach=True,
+                fused=True,
                 **common,
             )
         kind = torch.optim.Adam if train.optimizer == "adam" else torch.optim.AdamW
-        return kind(parameters, foreach=True, **common)
+        return kind(parameters, fused=True, **common)

@@ -7,11 +7,10 @@ from torch import nn
 from ltray.errors import LtrayError
 from ltray.training.backends import csr, layers
 from ltray.training.backends.backend import Backend, Seats
-from ltray.training.backends.csr import Csr
-from ltray.training.backends.fused import Fused
+from ltray.training.backends.fused import fused
 from ltray.training.backends.loop import Loop
 
-BACKENDS: dict[str, Callable[[Seats], Backend]] = {"loop": Loop, "fused": Fused, "csr": Csr}
+BACKENDS: dict[str, Callable[[Seats], Backend]] = {"loop": Loop, "fused": fused, "csr": csr.csr}
 _WHY_NOT = {"fused": layers.why_not, "csr": csr.why_not}
 
 
@@ -20,13 +19,18 @@ def open_backend(name: str, seats: Seats) -> Backend:
     return BACKENDS[name](seats)
 
 
+def why_not(name: str, model: nn.Module) -> str | None:
+    """Why a backend cannot train such networks, or None."""
+    return _WHY_NOT[name](model) if name in _WHY_NOT else None
+
+
 def check_covers(name: str, model: nn.Module) -> None:
     """Find out whether a backend can train such networks.
 
     Raises:
         LtrayError: it cannot.
     """
-    reason = _WHY_NOT[name](model) if name in _WHY_NOT else None
+    reason = why_not(name, model)
     if reason:
         raise LtrayError(
             "sweep.backend", f"{name} cannot train this network: {reason}", "write auto or loop"

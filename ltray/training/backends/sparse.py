@@ -1,0 +1,163 @@
+"""Linear layers of K networks by their kept weights alone.
+
+B images, F features, O outputs. Kept weights of a network lie in row-major order, the networks' one
+after the other.
+"""
+
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+
+class SparseLinear:
+    """One layer of all networks: [F, B] or [K * F, B] -> [K * O, B].
+
+    Args:
+        peers: the K layers.
+        factors: their masks as 0.0 and 1.0; None where nothing is pruned.
+        shared: all networks see the same features.
+    """
+
+    def __init__(
+        self, peers: Sequence[nn.Linear], factors: Sequence[Tensor | None], shared: bool
+    ) -> None:
+        masks = [
+            torch.ones_like(peer.weight, dtype=torch.bool) if factor is None else factor != 0
+            for peer, factor in zip(peers, factors, strict=True)
+        ]
+        self._pattern = _Pattern(masks, shared)
+        self._weights = _Stack([peer.weight for peer in peers], masks)
+        self._biases = None
+        if peers[0].bias is not None:
+            every = [torch.ones_like(peer.bias, dtype=torch.bool) for peer in peers]
+            self._biases = _Stack([peer.bias for peer in peers], every)
+        self.stacks = [self._weights] + ([self._biases] if self._biases else [])
+
+    def product(self, features: Tensor) -> Tensor:
+        """The layer's outputs."""
+        made: Tensor = _SparseProduct.apply(self._weights.values, features, self._pattern)
+        return made if self._biases is None else made + self._biases.values[:, None]
+
+
+class Kept:
+    """The entries of one network's parameter that are trained.
+
+    Attributes:
+        whole: the network's own parameter.
+        values: [kept]; the optimizer's parameter, a view of all networks' values.
+    """
+
+    def __init__(self, whole: nn.Parameter, mask: Tensor, values: nn.Parameter) -> None:
+        self.whole = whole
+        self.values = values
+        self._index = mask.flatten().nonzero().flatten()
+
+    def of(self, part: Tensor) -> Tensor:
+        """The kept entries of a tensor shaped like the whole; any other as it is."""
+        return part.flatten()[self._index] if part.shape == self.whole.shape else part.clone()
+
+    def write(self, values: Tensor, into: Tensor) -> None:
+        """The opposite; what is pruned is zero there already."""
+        into.view(-1)[self._index] = values.detach()
+
+
+class _Stack:
+    """Kept entries of K parameters end to end, as one tensor that gradients reach.
+
+    Attributes:
+        values: [kept of all].
+        parts: one for each network.
+    """
+
+    def __init__(self, wholes: Sequence[nn.Parameter], masks: Sequence[Tensor]) -> None:
+        entries = [whole.detach()[mask] for whole, mask in zip(wholes, masks, strict=True)]
+        self._sizes = [part.numel() for part in entries]
+        self.values = torch.cat(entries).requires_grad_()
+        views = map(nn.Parameter, self.values.detach().split(self._sizes))
+        self.parts = [Kept(*one) for one in zip(wholes, masks, views, strict=True)]
+
+    def hand_out_gradients(self) -> None:
+        """Each part gets its own; the next backward() starts afresh."""
+        assert self.values.grad is not None, "a layer is not used"
+        for part, gradient in zip(self.parts, self.values.grad.split(self._sizes), strict=True):
+            part.values.grad = gradient
+        self.values.grad = None
+
+
+class _Pattern:
+    """Where a sparse matrix of K blocks is not zero, by rows and, along a diagonal, by columns.
+
+    Args:
+        masks: K times [O, F] bool.
+        shared: the blocks lie below each other, [K * O, F], and else along the diagonal,
+            [K * O, K * F].
+    """
+
+    def __init__(self, masks: Sequence[Tensor], shared: bool) -> None:
+        rows, columns = masks[0].shape
+        count = len(masks)
+        self._by_rows = _compressed(masks, 0 if shared else columns)
+        self._shape = (count * rows, columns if shared else count * columns)
+        self._by_columns = None
+        if not shared:
+            self._by_columns = _compressed([mask.t() for mask in masks], rows)
+            self._order = _order_by_columns(masks)
+        with warnings.catch_warnings():  # once per process torch says that this is in beta
+            warnings.filterwarnings("ignore", message="Sparse CSR tensor support")
+            self.matrix(torch.zeros(len(self._by_rows[1])))
+
+    def matrix(self, values: Tensor) -> Tensor:
+        """The matrix of these values, [kept of all]."""
+        return torch.sparse_csr_tensor(*self._by_rows, values, self._shape, check_invariants=False)
+
+    def transposed(self, values: Tensor) -> Tensor:
+        """Its transpose."""
+        assert self._by_columns is not None, "nothing asks for the gradient of images"
+        return torch.sparse_csr_tensor(
+            *self._by_columns, values[self._order], self._shape[::-1], check_invariants=False
+        )
+
+
+class _SparseProduct(torch.autograd.Function):
+    """A sparse matrix times a dense one; the gradient of its values has their length."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, features: Tensor, pattern: _Pattern) -> Tensor:
+        ctx.save_for_backward(values, features)
+        ctx.pattern = pattern
+        return pattern.matrix(values) @ features
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor | None, None]:
+        values, features = ctx.saved_tensors
+        (gradient,) = gradients
+        by_values = torch.sparse.sampled_addmm(
+            ctx.pattern.matrix(values), gradient.contiguous(), features.t(), beta=0.0
+        ).values()
+        by_features = None
+        if ctx.needs_input_grad[1]:
+            by_features = ctx.pattern.transposed(values) @ gradient
+        return by_values, by_features, None
+
+
+def _compressed(masks: Sequence[Tensor], stride: int) -> tuple[Tensor, Tensor]:
+    """Where each row begins, and the column of each entry; block k starts at column k * stride."""
+    ends = torch.cat([mask.sum(1) for mask in masks]).cumsum(0).int()
+    columns = [mask.nonzero()[:, 1] + block * stride for block, mask in enumerate(masks)]
+    return functional.pad(ends, (1, 0)), torch.cat(columns).int()
+
+
+def _order_by_columns(masks: Sequence[Tensor]) -> Tensor:
+    """[kept of all]: the number by rows of each entry in the order by columns."""
+    orders, before = [], 0
+    for mask in masks:
+        kept = int(mask.sum())
+        numbers = torch.zeros(mask.shape, dtype=torch.int64)
+        numbers[mask] = torch.arange(before, before + kept)
+        orders.append(numbers.t()[mask.t()])
+        before += kept
+    return torch.cat(orders)
