@@ -13,7 +13,7 @@ import time
 
 import torch
 from measuring import conditions, print_table, write_json
-from tickets import Case, Precision
+from tickets import Case
 
 from ltray.training.backends.choice import BACKENDS, open_backend, why_not
 
@@ -74,9 +74,7 @@ def row_of(case: Case, sparsity: float, options: argparse.Namespace) -> dict[str
         for name in backends:
             seconds[name].append(spent[name] / steps / options.tickets)
         steps = max(1, round(options.seconds / sum(spent.values()) * steps))
-    medians = {
-        name: round(1000 * statistics.median(each[1:]), 3) for name, each in seconds.items()
-    }
+    medians = {name: round(1000 * statistics.median(each[1:]), 3) for name, each in seconds.items()}
     return {"network": case.arch, "precision": case.precision, "sparsity": sparsity, **medians}
 
 

@@ -168,7 +168,6 @@ def _not_yet_available(experiment: Experiment) -> Iterator[Problem]:
         ("reset.method", reset.method, reset.method != "weights", "write weights"),
         ("reset.retrainings", reset.retrainings, reset.retrainings > 1, "write 1"),
         ("controls", list(experiment.controls), bool(experiment.controls), "write []"),
-        ("sweep.backend", sweep.backend, sweep.backend == "csr", "write auto, loop or fused"),
         ("sweep.gpus_per_trial", sweep.gpus_per_trial, _many(sweep.gpus_per_trial), "0 or 1"),
         ("sweep.dense_gpus", sweep.dense_gpus, _many(sweep.dense_gpus), "write 0 or 1"),
     ]

@@ -28,6 +28,7 @@ SMALL: dict[str, Any] = {
     "prune": {"sparsities": [0.5, 0.9], "scope": "layerwise", "output_rate": 0.5},
     "reset": {"epochs": [0, 0.3, 1]},
     "report": {"margin": 0.02},
+    "sweep": {"backend": "loop"},  # bits are compared; auto may choose otherwise each time
 }
 
 MakeRun = Callable[..., Run]

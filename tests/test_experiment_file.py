@@ -86,7 +86,6 @@ LATER = {
     "method": "reset: {epochs: [0], method: fine_tune}",
     "retrainings": "reset: {epochs: [0], retrainings: 2}",
     "controls": "controls: [shuffled_mask]",
-    "csr": "sweep: {backend: csr}",
     "gpus": "sweep: {gpus_per_trial: 4}",
     "dense gpus": "sweep: {dense_gpus: 2}",
     "own network": "model: {arch: 'nets.py:mine'}",

@@ -2,6 +2,7 @@
 
 import json
 import math
+import random
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from ltray.lottery.snapshot import Snapshot, load_snapshot, save_snapshot
 from ltray.lottery.tickets import Pack, grid, ready
 from ltray.lottery.trajectory import Trajectory, read_trajectory
 from ltray.run import Run
-from ltray.training import retrain
+from ltray.training import retrain, states
 from ltray.training.dense import train_dense
 from ltray.training.place import Place, this_place
 from ltray.training.retrain import train_pack
@@ -163,18 +164,18 @@ def test_masked_weights_and_their_optimizer_state_are_exactly_zero(
         train__lr=0.01,
         train__weight_decay=0.01,
     )
-    monkeypatch.setattr(retrain, "STATE_EVERY_SECONDS", -1.0)  # a state after every epoch
-    states: list[Path] = []
+    monkeypatch.setattr(states, "LARGEST_SHARE", math.inf)  # a state after every epoch
+    written: list[Path] = []
 
     def save_and_note(path: Path, state: Snapshot) -> None:
         save_snapshot(path, state)
-        states.append(path)
+        written.append(path)
 
     monkeypatch.setattr(retrain, "save_snapshot", save_and_note)
     folder = run.folder.replicate(0)
 
     def check_states(rows: Sequence[Any], records: Sequence[Any]) -> None:
-        for path in {path for path in states if path.is_file()}:
+        for path in {path for path in written if path.is_file()}:
             mask = load_mask(folder.mask(path.parent.name.partition("-reset-")[0]))
             state = load_snapshot(path)
             for name, kept in mask.items():
@@ -186,7 +187,7 @@ def test_masked_weights_and_their_optimizer_state_are_exactly_zero(
     make_masks(run.experiment, folder, trajectory)
     for pack in ready(run.experiment, set()):
         train_pack(run, pack, place, check_states)
-    assert states
+    assert written
     for ticket in grid(run.experiment):
         weights = load_file(folder.ticket(ticket.name).weights)
         for name, kept in load_mask(folder.mask(ticket.mask)).items():
@@ -214,35 +215,27 @@ class Killed(Exception):
     pass
 
 
+@pytest.mark.parametrize("backend", ["loop", "fused", "csr"])
 @pytest.mark.parametrize("evaluate_every", ["epoch", 7])
 def test_a_pack_stopped_anywhere_ends_with_the_same_bits(
-    make_run: MakeRun, place: Place, monkeypatch: pytest.MonkeyPatch, evaluate_every: str | int
+    make_run: MakeRun,
+    place: Place,
+    monkeypatch: pytest.MonkeyPatch,
+    backend: str,
+    evaluate_every: str | int,
 ) -> None:
-    keys = {"train__evaluate_every": evaluate_every, "sweep__tickets_per_trial": 3}
+    keys = {
+        "train__evaluate_every": evaluate_every,
+        "sweep__tickets_per_trial": 3,
+        "sweep__backend": backend,
+    }
     undisturbed, run = make_run(**keys), make_run(**keys)
     finish(undisturbed, place)
     trajectory = train_dense(run, 0, place, nobody)
     make_masks(run.experiment, run.folder.replicate(0), trajectory)
-    monkeypatch.setattr(retrain, "STATE_EVERY_SECONDS", -1.0)
+    die_while_states_are_written(monkeypatch, random.Random(f"{backend} {evaluate_every}"))
     for pack in ready(run.experiment, set()):
-        # Dies at every evaluation: each life gets one further, from the state of the one before.
-        for _life in range(60):
-            reports: list[Any] = []
-
-            def die_at_the_second_report(
-                rows: Any, records: Any, seen: list[Any] = reports
-            ) -> None:
-                seen.append(rows)
-                if len(seen) == 2:
-                    raise Killed
-
-            try:
-                train_pack(run, pack, place, die_at_the_second_report)
-                break
-            except Killed:
-                continue
-        else:
-            pytest.fail("it never ended")
+        live_until_it_ends(run, pack, place)
     assert final_bits(run) == final_bits(undisturbed)
     for ticket in grid(run.experiment):
         of, other = (r.folder.replicate(0).ticket(ticket.name) for r in (run, undisturbed))
@@ -252,6 +245,36 @@ def test_a_pack_stopped_anywhere_ends_with_the_same_bits(
         assert epochs == expected
         assert not of.state.exists()
         assert read_json(of.attempts)["attempts"] > 1
+
+
+def die_while_states_are_written(monkeypatch: pytest.MonkeyPatch, lots: random.Random) -> None:
+    """From here a state is due after every step, and one of the next few is the last of a life.
+
+    So tickets of one pack go on from different steps.
+    """
+    monkeypatch.setattr(states, "LONGEST_LOSS_SECONDS", -1.0)
+    monkeypatch.setattr(states, "LARGEST_SHARE", math.inf)
+    left = lots.randrange(1, 40)
+
+    def save_and_perhaps_die(path: Path, state: Snapshot) -> None:
+        nonlocal left
+        save_snapshot(path, state)
+        left -= 1
+        if left == 0:
+            left = lots.randrange(1, 40)
+            raise Killed
+
+    monkeypatch.setattr(retrain, "save_snapshot", save_and_perhaps_die)
+
+
+def live_until_it_ends(run: Run, pack: Pack, place: Place) -> None:
+    for _life in range(100):
+        try:
+            train_pack(run, pack, place, nobody)
+        except Killed:
+            continue
+        return
+    pytest.fail("it never ended")
 
 
 def test_a_finished_ticket_is_never_begun_again(make_run: MakeRun, place: Place) -> None:
@@ -272,7 +295,7 @@ def test_a_dense_run_stopped_anywhere_ends_with_the_same_bits(
 ) -> None:
     undisturbed, run = make_run(), make_run()
     train_dense(undisturbed, 0, place, nobody)
-    monkeypatch.setattr("ltray.training.dense.STATE_EVERY_SECONDS", -1.0)
+    monkeypatch.setattr(states, "LARGEST_SHARE", math.inf)
 
     def die(row: dict[str, Any]) -> None:
         raise Killed

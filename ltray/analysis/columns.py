@@ -61,6 +61,7 @@ TICKET_SCHEMA = pa.schema(
         pa.field("train_seconds", pa.float64()),
         pa.field("images_per_second", pa.float64()),
         pa.field("backend", pa.string()),
+        pa.field("backend_ms", pa.string()),
         pa.field("pack", pa.string()),
         pa.field("device", pa.string()),
         pa.field("cuda_visible_devices", pa.string()),

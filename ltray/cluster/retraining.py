@@ -9,6 +9,7 @@ from typing import Any
 from ltray.analysis.columns import TICKET_COLUMNS
 from ltray.analysis.results import Rows, write_tables
 from ltray.cluster.progress import Progress
+from ltray.experiment import as_written
 from ltray.files import read_json, write_json
 from ltray.lottery.tickets import Pack, Ticket, TicketKey, grid, key, ready, ticket_columns
 from ltray.lottery.trajectory import Trajectory
@@ -48,6 +49,7 @@ class Retraining:
         self.tables_written = time.monotonic()
         self._say = say
         self._said_cpu = False
+        self._said_backends: set[tuple[str, str]] = set()
 
     def finish(self) -> None:
         """Train until every ticket of the grid is done, diverged or failed."""
@@ -86,6 +88,7 @@ class Retraining:
         for record in report["records"]:
             self.rows.put(record["row"], record["epochs"])
             self._check_device(record["row"])
+            self._say_backend(record["row"])
         ended = [(one["row"]["replicate"], one["row"]["ticket"]) for one in report["records"]]
         self.progress.see(report["rows"], ended)
         if time.monotonic() - self.tables_written > TABLES_EVERY_SECONDS:
@@ -97,6 +100,16 @@ class Retraining:
         if self.resources["gpu"] and row["device"] == "cpu" and not self._said_cpu:
             self._said_cpu = True
             self._say("warning: torch sees no GPU in the trials, so they compute on the CPU")
+
+    def _say_backend(self, row: Mapping[str, Any]) -> None:
+        """Say what `auto` measured where it first took a backend."""
+        found = row["device"], row["backend"]
+        if row["backend_ms"] and found not in self._said_backends:
+            self._said_backends.add(found)
+            self._say(
+                f"backend auto: {row['backend']} at sparsity {as_written(row['sparsity'])} on"
+                f" {row['device']}; ms per step and ticket: {row['backend_ms']}"
+            )
 
     def _collect(self, pack: Pack) -> None:
         """Read what ended on disk but whose report was lost with its worker."""

@@ -1,6 +1,5 @@
 """The dense run: one network without a mask, saved at the reset points and at the end."""
 
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -13,14 +12,13 @@ from ltray.models.prunable import output_layer, prunable
 from ltray.run import Run
 from ltray.training.backends.choice import check_covers
 from ltray.training.backends.loop import Loop
+from ltray.training.backends.trial import Choice
 from ltray.training.evaluation import evaluate
 from ltray.training.fit import Member, fit
 from ltray.training.network import Network
 from ltray.training.place import Place
 from ltray.training.recipe import Recipe
 from ltray.training.start import (
-    STATE_EVERY_SECONDS,
-    backend_of,
     begin,
     conditions,
     measured,
@@ -29,8 +27,9 @@ from ltray.training.start import (
     save_correct,
     untrained,
 )
+from ltray.training.states import States
 
-DENSE_BACKEND = "loop"  # there is one network
+ALONE = Choice("loop", at_once=1)
 OnRow = Callable[[EpochRow], None]
 
 
@@ -58,7 +57,7 @@ class _DenseRun:
         self.folder = run.folder.replicate(replicate)
         self.batches = open_batches(run, place, self.data_seed)
         self.recipe = Recipe(run.experiment.train, self.batches.steps_per_epoch)
-        self.state_saved = time.monotonic()
+        self.states = States(self._write_state)
 
     def make_whole(self) -> Trajectory:
         record = read_trajectory(self.folder)
@@ -66,7 +65,8 @@ class _DenseRun:
         if record is not None and not missing:
             return record
         self._check_experiment()
-        started_at, attempts = now(), begin(self.folder.dense_attempts)
+        started_at = now()
+        attempts = begin(self.folder.dense_attempts, self.place.device_name, ALONE)
         network: Network | None = None
         for step in missing:
             network = self._trained_to(step, network)
@@ -85,7 +85,7 @@ class _DenseRun:
         experiment = self.run.experiment
         model = untrained(self.run, self.batches, self.seed, self.place.device)
         prunable(model, experiment.prune.keep_dense)
-        check_covers(backend_of(experiment.sweep), model)
+        check_covers(experiment.sweep.backend, model)
 
     def _wanted(self) -> list[int]:
         """Step 0, the reset points and the end, in order."""
@@ -102,8 +102,8 @@ class _DenseRun:
         nearest = max(saved, default=-1)
         if network is None or network.step < nearest:
             network = self._network(load_snapshot(saved[nearest]) if saved else None)
-        alone = [Member(0, network)]
-        fit(alone, DENSE_BACKEND, self.batches, self.recipe, self._on_epoch, until=step)
+        alone = [Member(0, ALONE.backend, network)]
+        fit(alone, self.batches, self.recipe, self._on_epoch, self.states, until=step)
         return network
 
     def _saved_before(self, step: int) -> dict[int, Path]:
@@ -128,9 +128,9 @@ class _DenseRun:
                 "lower train.lr or add train.warmup_epochs",
             )
         self.on_row({**network.epochs[-1], "replicate": self.replicate})
-        if time.monotonic() - self.state_saved > STATE_EVERY_SECONDS:
-            save_snapshot(self.folder.dense_state, network.snapshot())
-            self.state_saved = time.monotonic()
+
+    def _write_state(self, network: Network) -> None:
+        save_snapshot(self.folder.dense_state, network.snapshot())
 
     def _new_record(self, network: Network, started_at: str, attempts: int) -> Trajectory:
         if not network.correct:  # it stood at the end already when it was loaded
@@ -142,7 +142,7 @@ class _DenseRun:
             "seed": self.seed,
             "data_seed": self.data_seed,
             **measured(network, self.recipe),
-            **conditions(self.place, DENSE_BACKEND, started_at, attempts),
+            **conditions(self.place, ALONE, started_at, attempts),
         }
         names = prunable(network.model)
         sizes = {name: tensor.numel() for name, tensor in network.model.named_parameters()}

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from ltray.data.batches import Batches
@@ -11,6 +11,7 @@ from ltray.training.backends.choice import open_backend
 from ltray.training.evaluation import evaluate
 from ltray.training.network import Network
 from ltray.training.recipe import Recipe
+from ltray.training.states import States
 
 OnEpoch = Callable[[Sequence[Network]], None]
 
@@ -21,19 +22,21 @@ class Member:
 
     Attributes:
         first_step: where its ticket joins the stream of batches when nothing is done yet.
+        backend: the name of the one that trains it.
         network: None when its ticket had ended before.
     """
 
     first_step: int
+    backend: str
     network: Network | None
 
 
 def fit(  # noqa: PLR0913, PLR0917 (each is a thing of its own)
     pack: Sequence[Member],
-    backend: str,
     batches: Batches,
     recipe: Recipe,
     on_epoch: OnEpoch,
+    states: States,
     until: int | None = None,
 ) -> None:
     """Train a pack's networks together on one stream of batches.
@@ -45,57 +48,96 @@ def fit(  # noqa: PLR0913, PLR0917 (each is a thing of its own)
 
     Args:
         pack: tickets of one architecture and one data order.
-        backend: the name of the one to train by.
         batches: of that data order.
         recipe: theirs.
         on_epoch: called after each evaluation with the networks that took part; those that have
             not diverged have one more row in `epochs`.
+        states: of the networks that go on.
         until: the step to stop before; the end of the recipe when None.
     """
     last = recipe.total_steps if until is None else until
     networks = [one.network for one in pack if one.network is not None]
     step = min(network.step for network in networks)
-    together: Backend | None = None
+    together: dict[str, Backend] = {}
     while step < last:
         waiting = [one.step for one in networks if one.step > step and not one.diverged]
         seats = _seats(pack, step)
-        if not any(seats):
+        if not seats:
             step = min(waiting, default=last)
             continue
-        if together is None or together.seats != seats:
-            together = open_backend(backend, seats)
+        if {name: backend.seats for name, backend in together.items()} != seats:
+            together = {name: open_backend(name, of) for name, of in seats.items()}
         stop = min([last, recipe.next_pause(step), *waiting])
-        _train(together, batches, recipe, step, stop)
+        _train(list(together.values()), batches, recipe, step, stop, states)
         step = stop
         if recipe.evaluates_after(step):
-            _measure(together, batches, recipe)
-            on_epoch(together.networks)
+            for backend in together.values():
+                _measure(backend, batches, recipe)
+            on_epoch(_networks(together.values()))
+        if step < recipe.total_steps and states.due(step % recipe.steps_per_epoch == 0):
+            states.write(_running(together.values()))
 
 
-def _seats(pack: Sequence[Member], step: int) -> Seats:
-    """Who is computed together: all that have joined by now; a seat is empty if one is not here."""
-    joined = [one.network for one in pack if one.first_step <= step]
-    return tuple(
-        network if network and network.step == step and not network.diverged else None
-        for network in joined
-    )
+def _seats(pack: Sequence[Member], step: int) -> dict[str, Seats]:
+    """Backend -> who is computed together: all that have joined by now; empty if not here."""
+    joined = [one for one in pack if one.first_step <= step]
+    by_backend = {
+        name: tuple(_here(one.network, step) for one in joined if one.backend == name)
+        for name in dict.fromkeys(one.backend for one in joined)
+    }
+    return {name: seats for name, seats in by_backend.items() if any(seats)}
 
 
-def _train(together: Backend, batches: Batches, recipe: Recipe, step: int, stop: int) -> None:
-    """Take the steps from `step` to before `stop`, all of one epoch.
+def _here(network: Network | None, step: int) -> Network | None:
+    return network if network and network.step == step and not network.diverged else None
 
-    Each network is charged an equal share of the wall time.
-    """
-    started = time.perf_counter()
+
+def _train(  # noqa: PLR0913, PLR0917 (as fit)
+    together: Sequence[Backend],
+    batches: Batches,
+    recipe: Recipe,
+    step: int,
+    stop: int,
+    states: States,
+) -> None:
+    """Take the steps from `step` to before `stop`, all of one epoch."""
     epoch, first = divmod(step, recipe.steps_per_epoch)
-    for images, labels in batches.epoch(epoch, first, first + stop - step):
-        together.train_step(images, labels)
-    for network in together.networks:
-        float(network.loss_sum)  # a GPU has done its steps only when a value of them is read
-    together.settle()
-    share = (time.perf_counter() - started) / len(together.networks)
-    for network in together.networks:
-        network.train_seconds += share
+    clock = _Clock(together)
+    for number, (images, labels) in enumerate(batches.epoch(epoch, first, first + stop - step), 1):
+        for backend in together:
+            backend.train_step(images, labels)
+        if states.due(epoch_ended=False) and number < stop - step:
+            clock.charge()
+            states.write(_running(together))
+            clock = _Clock(together)
+    clock.charge()
+
+
+class _Clock:
+    """Charges each network an equal share of the wall time."""
+
+    def __init__(self, together: Sequence[Backend]) -> None:
+        self._together = together
+        self._started = time.perf_counter()
+
+    def charge(self) -> None:
+        """Let the networks have what they learnt, and the seconds that it took."""
+        networks = _networks(self._together)
+        for network in networks:
+            float(network.loss_sum)  # a GPU has done its steps only when a value of them is read
+        for backend in self._together:
+            backend.settle()
+        share = (time.perf_counter() - self._started) / len(networks)
+        for network in networks:
+            network.train_seconds += share
+
+
+def _networks(together: Iterable[Backend]) -> list[Network]:
+    return [network for backend in together for network in backend.networks]
+
+
+def _running(together: Iterable[Backend]) -> list[Network]:
+    return [network for network in _networks(together) if not network.diverged]
 
 
 def _measure(together: Backend, batches: Batches, recipe: Recipe) -> None:

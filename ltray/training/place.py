@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import torch
 
+from ltray.memory import keep_freed_memory
+
 
 @dataclass(frozen=True)
 class Place:
@@ -38,6 +40,7 @@ def this_place(gpus: int = 0, threads: int = 1, node: str | None = None) -> Plac
             place is a CPU, and the device column says so.
         threads: CPUs of the trial.
     """
+    keep_freed_memory()
     torch.set_num_threads(1)  # more would change the order of sums, and crowd the other trials
     on_gpu = gpus > 0 and torch.cuda.is_available()
     if on_gpu:
@@ -48,6 +51,18 @@ def this_place(gpus: int = 0, threads: int = 1, node: str | None = None) -> Plac
         node=node or socket.gethostname(),
         cuda_visible_devices=os.environ.get("CUDA_VISIBLE_DEVICES", "") if gpus else "",
     )
+
+
+def memory_for_pack(device: torch.device) -> int:
+    """Bytes that a pack's networks and steps may fill.
+
+    Of a GPU nine tenths of what is free; of a CPU's memory half, shared by one process per core.
+    """
+    if device.type == "cuda":
+        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return (torch.cuda.mem_get_info(device)[0] + unused) * 9 // 10
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return memory // 2 // (os.cpu_count() or 1)
 
 
 def _make_gpu_deterministic() -> None:

@@ -57,14 +57,27 @@ class Recipe:
     def optimizer(self, parameters: Iterable[torch.nn.Parameter]) -> torch.optim.Optimizer:
         """A fresh optimizer. Weight decay reaches every parameter, as in the papers followed."""
         train = self.train
-        common: dict[str, Any] = {"lr": train.lr, "weight_decay": train.weight_decay}
+        common: dict[str, Any] = {
+            "lr": train.lr,
+            "weight_decay": train.weight_decay,
+            "fused": True,  # one pass over memory in place of four
+        }
         if train.optimizer == "sgd":
-            return torch.optim.SGD(
-                parameters,
-                momentum=train.momentum,
-                nesterov=train.nesterov,
-                fused=True,
-                **common,
-            )
+            return _sgd(parameters, train.momentum, train.nesterov, common)
         kind = torch.optim.Adam if train.optimizer == "adam" else torch.optim.AdamW
-        return kind(parameters, fused=True, **common)
+        return kind(parameters, **common)
+
+
+def _sgd(
+    parameters: Iterable[torch.nn.Parameter],
+    momentum: float,
+    nesterov: bool,
+    common: dict[str, Any],
+) -> torch.optim.Optimizer:
+    optimizer = torch.optim.SGD(parameters, momentum=momentum, nesterov=nesterov, **common)
+    if momentum:
+        # torch makes momenta at the first step, but not for some of the parameters only: a ticket
+        # that joins a pack has none yet. A momentum of zero gives the same first step.
+        for parameter in optimizer.param_groups[0]["params"]:
+            optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+    return optimizer

@@ -1,7 +1,7 @@
 """Retraining a pack's tickets, from reset point and mask to the files of a done ticket."""
 
-import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from safetensors.torch import save
@@ -13,14 +13,14 @@ from ltray.lottery.snapshot import Snapshot, load_snapshot, load_weights, save_s
 from ltray.lottery.tickets import Pack, Ticket, ticket_columns
 from ltray.lottery.trajectory import EpochRow, Trajectory, read_trajectory
 from ltray.run import Run
+from ltray.training.backends.trial import Choice, choose
 from ltray.training.fit import Member, fit
 from ltray.training.network import Network
-from ltray.training.place import Place
+from ltray.training.place import Place, memory_for_pack
 from ltray.training.recipe import Recipe
 from ltray.training.start import (
-    STATE_EVERY_SECONDS,
-    backend_of,
     begin,
+    chosen,
     conditions,
     measured,
     now,
@@ -28,6 +28,7 @@ from ltray.training.start import (
     save_correct,
     untrained,
 )
+from ltray.training.states import States
 
 Record = dict[str, Any]
 """What ticket.json holds: `row`, `epochs`, `sha256`."""
@@ -66,20 +67,52 @@ class _Retraining:
         left = [one for one in pack.tickets if not self.folder.ticket(one.name).done.is_file()]
         self.tickets = {ticket.name: ticket for ticket in left}
         self.masks = {name: self._mask(ticket) for name, ticket in self.tickets.items()}
-        self.backend = backend_of(run.experiment.sweep)
-        self.state_saved = time.monotonic()
+        self.states = States(self._write_state)
 
     def train(self) -> None:
         self.started_at = now()
-        self.attempts = {name: begin(self.folder.ticket(name).attempts) for name in self.tickets}
-        fit(self._members(), self.backend, self.batches, self.recipe, self._on_epoch)
+        self.choices = self._choices()
+        device = self.place.device_name
+        self.attempts = {
+            name: begin(self.folder.ticket(name).attempts, device, choice)
+            for name, choice in self.choices.items()
+        }
+        at_once = min(choice.at_once for choice in self.choices.values())
+        for first in range(0, len(self.pack.seats), at_once):
+            if members := self._members(self.pack.seats[first : first + at_once]):
+                fit(members, self.batches, self.recipe, self._on_epoch, self.states)
 
-    def _members(self) -> list[Member]:
-        """The whole pack, so that what trains together does not depend on what has ended."""
-        networks = {name: self._network(ticket) for name, ticket in self.tickets.items()}
+    def _choices(self) -> dict[str, Choice]:
+        """Ticket -> how it is trained: as was chosen before on such a device, else as now."""
+        wanted = self.run.experiment.sweep.backend
+        choices, new = {}, []
+        for name, ticket in self.tickets.items():
+            before = chosen(self.folder.ticket(name).attempts, self.place.device_name)
+            if before and wanted in {"auto", before.backend}:
+                choices[name] = before
+            else:
+                new.append(ticket)
+        if new:
+            batch = next(self.batches.epoch(0, 0, 1))
+            made = [partial(self._network, ticket) for ticket in new]
+            choice = choose(wanted, made, batch, memory_for_pack(self.place.device))
+            choices |= {ticket.name: choice for ticket in new}
+        return choices
+
+    def _members(self, seats: Sequence[Ticket]) -> list[Member]:
+        """Those that have ended too, since what trains together must not depend on that; nobody
+        if all have."""
+        left = [ticket for ticket in seats if ticket.name in self.tickets]
+        if not left:
+            return []
+        usual = self.choices[left[0].name]
         return [
-            Member(self._first_step(ticket), networks.get(ticket.name))
-            for ticket in self.pack.seats
+            Member(
+                self._first_step(ticket),
+                self.choices.get(ticket.name, usual).backend,
+                self._network(ticket) if ticket in left else None,
+            )
+            for ticket in seats
         ]
 
     def _mask(self, ticket: Ticket) -> Mask:
@@ -119,11 +152,9 @@ class _Retraining:
             if network.diverged or network.step == self.recipe.total_steps
         ]
         self.on_progress(rows, [self._finish(network) for network in ended])
-        if time.monotonic() - self.state_saved > STATE_EVERY_SECONDS:
-            for network in whole:
-                if network not in ended:
-                    save_snapshot(self.folder.ticket(network.name).state, network.snapshot())
-            self.state_saved = time.monotonic()
+
+    def _write_state(self, network: Network) -> None:
+        save_snapshot(self.folder.ticket(network.name).state, network.snapshot())
 
     def _finish(self, network: Network) -> Record:
         """Write a ticket's files, ticket.json last."""
@@ -157,7 +188,9 @@ class _Retraining:
             "error": "the loss is not finite" if network.diverged else None,
             **measured(network, self.recipe),
             "pack": self.pack.name,
-            **conditions(self.place, self.backend, self.started_at, self.attempts[network.name]),
+            **conditions(
+                self.place, self.choices[network.name], self.started_at, self.attempts[network.name]
+            ),
         }
 
 

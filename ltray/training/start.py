@@ -12,18 +12,17 @@ from safetensors.torch import save
 
 from ltray.data.batches import Batches, DataSet, open_data_set
 from ltray.data.manifest import read_manifest
-from ltray.experiment import Data, Sweep
+from ltray.experiment import Data
 from ltray.files import read_json, write_json, write_whole
 from ltray.layout import DataFolder
 from ltray.lottery.snapshot import Tensors
 from ltray.models.networks import build
 from ltray.randomness import seed_for
 from ltray.run import Run
+from ltray.training.backends.trial import Choice
 from ltray.training.network import Network
 from ltray.training.place import Place
 from ltray.training.recipe import Recipe
-
-STATE_EVERY_SECONDS = 60.0
 
 
 def open_batches(run: Run, place: Place, data_seed: int) -> Batches:
@@ -54,16 +53,23 @@ def untrained(run: Run, batches: Batches, seed: int, device: torch.device) -> to
     return placed
 
 
-def backend_of(sweep: Sweep) -> str:
-    """The backend by which this process trains."""
-    return "loop" if sweep.backend == "auto" else sweep.backend
+def begin(attempts: Path, device: str, choice: Choice) -> int:
+    """Count one more beginning of a training, and note how it is done on this kind of device.
 
-
-def begin(attempts: Path) -> int:
-    """Count one more beginning of a training; returns the count so far."""
-    count = 1 + (read_json(attempts)["attempts"] if attempts.is_file() else 0)
-    write_json(attempts, {"attempts": count})
+    Returns:
+        The count so far.
+    """
+    before = read_json(attempts) if attempts.is_file() else {}
+    count = int(before.get("attempts", 0)) + 1
+    choices = {**before.get("choices", {}), device: choice.as_json()}
+    write_json(attempts, {"attempts": count, "choices": choices})
     return count
+
+
+def chosen(attempts: Path, device: str) -> Choice | None:
+    """How a training was begun on this kind of device before."""
+    before = read_json(attempts).get("choices", {}) if attempts.is_file() else {}
+    return Choice(**before[device]) if device in before else None
 
 
 def now() -> str:
@@ -88,10 +94,11 @@ def measured(network: Network, recipe: Recipe) -> dict[str, Any]:
     }
 
 
-def conditions(place: Place, backend: str, started_at: str, attempts: int) -> dict[str, Any]:
+def conditions(place: Place, choice: Choice, started_at: str, attempts: int) -> dict[str, Any]:
     """The columns that say how, where, when and how often."""
     return {
-        "backend": backend,
+        "backend": choice.backend,
+        "backend_ms": choice.told(),
         "device": place.device_name,
         "cuda_visible_devices": place.cuda_visible_devices,
         "node": place.node,

@@ -17,13 +17,15 @@ class Backend(Protocol):
     """Networks of one architecture, recipe and data order that stand at one step.
 
     A network's own model and optimizer have what it learnt after `settle`.
-
-    Attributes:
-        networks: those of the seats that are taken, in order.
     """
 
-    seats: Seats
-    networks: Sequence[Network]
+    @property
+    def seats(self) -> Seats:
+        """As it was opened."""
+
+    @property
+    def networks(self) -> Sequence[Network]:
+        """Those of the seats that are taken, in order."""
 
     def train_step(self, images: torch.Tensor, labels: torch.Tensor) -> None:
         """Take the next step of every network.

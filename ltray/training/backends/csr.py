@@ -45,7 +45,7 @@ class _Sparse:
         self._layers = [
             SparseLinear(
                 [model.get_submodule(name) for model in models],  # type: ignore[misc]
-                [seat and seat.factors.get(f"{name}.weight") for seat in seats],
+                [seat.factors.get(f"{name}.weight") if seat else None for seat in seats],
                 shared=name == names[0],
             )
             for name in names
@@ -69,7 +69,7 @@ class _Sparse:
         *hidden, output = self._layers
         for layer in hidden:
             features = functional.relu(layer.product(features))
-        return output.product(features).t().unflatten(1, (len(self._seats), -1))
+        return output.product(features).view(len(self._seats), -1, len(images)).permute(2, 0, 1)
 
     def hand_out_gradients(self) -> None:
         for stack in self._stacks:

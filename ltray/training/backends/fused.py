@@ -33,7 +33,7 @@ class _Stacked:
     def logits(self, images: torch.Tensor) -> torch.Tensor:
         with self._networks[0].autocast():
             every = at_least_float32(self._model(images))
-        return every.unflatten(1, (len(self._seats), -1))
+        return every.view(len(images), len(self._seats), -1)
 
     def hand_out_gradients(self) -> None:
         whole: dict[str, torch.Tensor] = {}

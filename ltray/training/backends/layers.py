@@ -8,6 +8,7 @@ the K networks, stacked along their first axis.
 
 import copy
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -180,13 +181,13 @@ class FusedShortcut(nn.Module):
         return functional.pad(each, (0, self.new_channels)).flatten(3).permute(0, 3, 1, 2)
 
 
-FUSED: dict[type[nn.Module], Callable[[Sequence[nn.Module]], nn.Module]] = {
+FUSED: dict[type[nn.Module], Callable[[Sequence[Any]], nn.Module]] = {
     nn.Conv2d: FusedConv2d,
     nn.Linear: FusedLinear,
     nn.BatchNorm2d: FusedBatchNorm2d,
     nn.Dropout: FusedDropout,
     Shortcut: FusedShortcut,
-}  # type: ignore[dict-item]  # each takes peers of its own key
+}
 
 
 def _stacked_parameter(peers: Sequence[Tensor | None]) -> nn.Parameter | None:

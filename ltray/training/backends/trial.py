@@ -1,0 +1,133 @@
+"""Which backend is fastest for a pack on its device, and how many tickets fit there together.
+
+B images, C channels, H W pixels.
+"""
+
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+
+from ltray.training.backends.backend import Backend
+from ltray.training.backends.choice import BACKENDS, open_backend, why_not
+from ltray.training.network import Network
+
+MEASURED_SECONDS = 0.2  # of each backend, after the first step
+FEWEST_STEPS, MOST_STEPS = 3, 30
+WORTH = 1.05  # an earlier backend of the list is taken if it is nearly as fast
+ROOM = 1.5  # what a step needs beyond what it saves for its backward pass
+
+Make = Callable[[], Network]
+Batch = tuple[torch.Tensor, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """How a ticket is trained on one kind of device.
+
+    Attributes:
+        at_once: tickets of a pack that are trained together; the others wait.
+        milliseconds: backend -> per step and ticket, where several were measured.
+    """
+
+    backend: str
+    at_once: int
+    milliseconds: Mapping[str, float] = field(default_factory=dict)
+
+    def as_json(self) -> dict[str, Any]:
+        """Its fields."""
+        return asdict(self)
+
+    def told(self) -> str | None:
+        """The measured milliseconds, fastest first."""
+        by_time = sorted(self.milliseconds.items(), key=lambda item: item[1])
+        return ", ".join(f"{name} {each:.3g}" for name, each in by_time) or None
+
+
+def choose(wanted: str, tickets: Sequence[Make], batch: Batch, memory: int) -> Choice:
+    """Take the named backend, or for `auto` measure a few steps of each that fits and take the
+    fastest; measure what a step keeps in memory, so that a pack that is too big is split.
+
+    Args:
+        tickets: make the pack's networks, for trying and throwing away.
+        batch: images [B, C, H, W] and labels [B] of one training step.
+        memory: bytes that the pack may take.
+    """
+    need = _need(tickets[0](), batch)
+    names = _candidates(wanted, tickets[0]().model, len(tickets))
+    fits = {name: _at_once(name, need, memory, len(tickets)) for name in names}
+    if len(names) == 1:
+        return Choice(names[0], fits[names[0]])
+    share = memory // len(names)  # they are all there while they are measured
+    packs = {
+        name: [make() for make in tickets[: _at_once(name, need, share, len(tickets))]]
+        for name in names
+    }
+    backends = {name: open_backend(name, tuple(pack)) for name, pack in packs.items()}
+    taken = _milliseconds(backends, batch)
+    best = min(taken.values())
+    fast = next(name for name in names if taken[name] <= best * WORTH)
+    return Choice(fast, fits[fast], taken)
+
+
+def _candidates(wanted: str, model: torch.nn.Module, count: int) -> list[str]:
+    if wanted != "auto":
+        return [wanted]
+    covering = [name for name in BACKENDS if why_not(name, model) is None]
+    return [name for name in covering if count > 1 or name != "fused"]
+
+
+def _milliseconds(backends: Mapping[str, Backend], batch: Batch) -> dict[str, float]:
+    """Medians per step and ticket, step by step in turn: what else runs here falls on all."""
+    seconds: dict[str, list[float]] = {name: [] for name in backends}
+    for number in range(1 + MOST_STEPS):
+        for name, backend in backends.items():
+            started = time.perf_counter()
+            backend.train_step(*batch)
+            float(backend.networks[0].loss_sum)  # a GPU's step ends when a value of it is read
+            seconds[name].append(time.perf_counter() - started)
+        least = min(sum(each[1:]) for each in seconds.values())
+        if number >= FEWEST_STEPS and least > MEASURED_SECONDS:
+            break
+    return {
+        name: round(1000 * statistics.median(each[1:]) / len(backends[name].networks), 4)
+        for name, each in seconds.items()
+    }
+
+
+@dataclass(frozen=True)
+class _Need:
+    """Bytes of one network: what it is between steps, and what a step saves beside that."""
+
+    state: int
+    step: int
+
+
+def _need(network: Network, batch: Batch) -> _Need:
+    own = {parameter.data_ptr() for parameter in network.parameters.values()}
+    saved: dict[int, int] = {}
+
+    def see(tensor: torch.Tensor) -> torch.Tensor:
+        if tensor.layout is torch.strided and tensor.data_ptr() not in own:
+            saved[tensor.data_ptr()] = tensor.nbytes
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(see, lambda tensor: tensor):
+        network.train_step(*batch)
+    snapshot = network.snapshot()
+    optimizer = [part for parts in snapshot.optimizer.values() for part in parts.values()]
+    gradients = [one.grad for one in network.parameters.values() if one.grad is not None]
+    kept = [*snapshot.model.values(), *optimizer, *gradients, *network.factors.values()]
+    return _Need(sum(part.nbytes for part in kept), int(ROOM * sum(saved.values())))
+
+
+def _at_once(name: str, need: _Need, memory: int, count: int) -> int:
+    """How many of so many tickets fit; one at least, which may still be too much."""
+    if name == "fused":
+        fits = memory // (need.state + need.step)
+    else:
+        fits = (memory - need.step) // need.state
+    return max(1, min(count, fits))

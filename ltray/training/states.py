@@ -1,0 +1,39 @@
+"""When the state of networks in training is written."""
+
+import time
+from collections.abc import Callable, Sequence
+
+from ltray.training.network import Network
+
+LONGEST_LOSS_SECONDS = 300.0
+LARGEST_SHARE = 0.02  # of the time, for writing states at the ends of epochs
+EXPECTED_SECONDS = 0.1  # for writing, before that has been measured
+
+
+class States:
+    """Writes the state of a pack's running networks after epochs, and within long ones.
+
+    Writing waits until all before it has taken at most a fiftieth of the time, so that short epochs
+    are not slowed down by it; within an epoch it waits for five minutes.
+
+    Args:
+        write: puts one network's state where a later attempt looks for it, whole or not at all.
+    """
+
+    def __init__(self, write: Callable[[Network], None]) -> None:
+        self._write = write
+        self._written = time.monotonic()
+        self._took = EXPECTED_SECONDS
+
+    def due(self, epoch_ended: bool) -> bool:
+        """Whether to write now."""
+        waited = time.monotonic() - self._written
+        return waited > (self._took / LARGEST_SHARE if epoch_ended else LONGEST_LOSS_SECONDS)
+
+    def write(self, networks: Sequence[Network]) -> None:
+        """Write all of these, one after the other: each goes on from its own."""
+        started = time.monotonic()
+        for network in networks:
+            self._write(network)
+        self._written = time.monotonic()
+        self._took = self._written - started

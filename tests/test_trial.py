@@ -1,0 +1,156 @@
+"""How a backend is chosen and a pack split, on real digits without Ray."""
+
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+from conftest import MakeRun
+from test_backends import batches_for, pack_of, recipe_of
+
+from ltray.files import read_json
+from ltray.lottery.pruning import make_masks
+from ltray.lottery.tickets import ready
+from ltray.run import Run
+from ltray.training import retrain
+from ltray.training.backends.trial import Choice, choose
+from ltray.training.dense import train_dense
+from ltray.training.fit import fit
+from ltray.training.network import Network
+from ltray.training.place import this_place
+from ltray.training.retrain import train_pack
+from ltray.training.start import begin
+
+PLENTY = 10**12
+
+
+def nobody(*_what: Any) -> None:
+    pass
+
+
+def made(arch: str, count: int) -> list[Callable[[], Network]]:
+    """Functions that make a pack's networks."""
+    recipe = recipe_of(lr=0.01)
+
+    def one(number: int) -> Network:
+        return pack_of(arch, count, recipe, torch.float32)[number]
+
+    return [partial(one, number) for number in range(count)]
+
+
+def a_batch(arch: str) -> tuple[torch.Tensor, torch.Tensor]:
+    images, labels = next(batches_for(arch, 1, torch.float32))
+    return images, labels
+
+
+@pytest.mark.parametrize(
+    ("arch", "measured"),
+    [("lenet_300_100", {"loop", "fused", "csr"}), ("conv2", {"loop", "fused"})],
+)
+def test_auto_measures_all_that_can_train_the_network(arch: str, measured: set[str]) -> None:
+    choice = choose("auto", made(arch, 3), a_batch(arch), PLENTY)
+    assert choice.milliseconds.keys() == measured
+    assert all(each > 0 for each in choice.milliseconds.values())
+    fastest = min(choice.milliseconds.values())
+    assert choice.milliseconds[choice.backend] <= 1.05 * fastest
+    told = choice.told()
+    assert told is not None
+    assert told.startswith(min(choice.milliseconds, key=lambda name: choice.milliseconds[name]))
+
+
+def test_one_ticket_is_not_fused_with_itself() -> None:
+    choice = choose("auto", made("conv2", 1), a_batch("conv2"), PLENTY)
+    assert choice == Choice("loop", 1)
+
+
+def test_what_fits_follows_the_bytes_of_weights_optimizer_and_activations() -> None:
+    tickets, batch = made("conv2", 4), a_batch("conv2")
+    fits = {
+        memory: choose("fused", tickets, batch, memory).at_once
+        for memory in (1, 40 * 2**20, 80 * 2**20, PLENTY)
+    }
+    # By hand: 1.2 M weights as such, as gradient and as 0 and 1 (the last ticket has no mask), 14
+    # MiB and momentum none; activations 8 x 64 x 16 x 16 x 4 bytes, 0.5 MiB, times a few.
+    assert fits[1] == 1
+    assert 2 <= fits[40 * 2**20] <= 3
+    assert fits[80 * 2**20] == 4
+    assert fits[PLENTY] == 4
+
+
+def begun(run: Run) -> Run:
+    trajectory = train_dense(run, 0, this_place(), nobody)
+    make_masks(run.experiment, run.folder.replicate(0), trajectory)
+    return run
+
+
+def test_a_choice_is_written_before_the_first_step_and_kept(
+    make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = begun(make_run(sweep__backend="auto", sweep__tickets_per_trial=3))
+    (pack, *_) = ready(run.experiment, set())
+    folders = [run.folder.replicate(0).ticket(ticket.name) for ticket in pack.tickets]
+
+    def stop(*_what: Any, **_more: Any) -> None:
+        raise InterruptedError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(retrain, "fit", stop)
+        with pytest.raises(InterruptedError):
+            train_pack(run, pack, this_place(), nobody)
+    first = [read_json(folder.attempts)["choices"]["cpu"] for folder in folders]
+    assert len(first) == 3
+    assert all(choice["milliseconds"].keys() == {"loop", "fused", "csr"} for choice in first)
+
+    def measured_again(*_what: Any) -> Choice:
+        raise AssertionError("it was chosen before")
+
+    monkeypatch.setattr(retrain, "choose", measured_again)
+    rows: list[dict[str, Any]] = []
+    train_pack(run, pack, this_place(), lambda _rows, ended: rows.extend(e["row"] for e in ended))
+    assert [row["backend"] for row in rows] == [choice["backend"] for choice in first]
+    assert all(row["backend_ms"].count(",") == 2 for row in rows)
+    assert [read_json(folder.attempts)["choices"]["cpu"] for folder in folders] == first
+
+
+def test_tickets_of_one_pack_keep_the_backends_that_they_began_with(make_run: MakeRun) -> None:
+    run = begun(make_run(sweep__backend="auto", sweep__tickets_per_trial=3))
+    (pack, *_) = ready(run.experiment, set())
+    wanted = ["csr", "loop", "csr"]
+    for ticket, backend in zip(pack.tickets, wanted, strict=True):
+        path = run.folder.replicate(0).ticket(ticket.name).attempts
+        path.parent.mkdir(parents=True, exist_ok=True)
+        begin(path, "cpu", Choice(backend, at_once=3, milliseconds={backend: 1.0}))
+    rows: dict[str, dict[str, Any]] = {}
+    train_pack(
+        run,
+        pack,
+        this_place(),
+        lambda _rows, ended: rows.update({e["row"]["ticket"]: e["row"] for e in ended}),
+    )
+    assert [rows[ticket.name]["backend"] for ticket in pack.tickets] == wanted
+    assert {row["status"] for row in rows.values()} == {"done"}
+    assert {row["attempts"] for row in rows.values()} == {2}
+
+
+@pytest.mark.parametrize("backend", ["loop", "fused"])
+def test_a_pack_too_big_for_the_memory_is_trained_in_parts(
+    make_run: MakeRun, monkeypatch: pytest.MonkeyPatch, backend: str
+) -> None:
+    run = begun(make_run(sweep__backend=backend, sweep__tickets_per_trial=3))
+    (pack, *_) = ready(run.experiment, set())
+    sizes: list[int] = []
+
+    def fit_and_count(members: Any, *rest: Any) -> None:
+        sizes.append(len(members))
+        fit(members, *rest)
+
+    monkeypatch.setattr(retrain, "fit", fit_and_count)
+    one = 4 * 4 * 51_000  # weights, gradients, momenta and masks, by hand: 50,210 parameters
+    monkeypatch.setattr(retrain, "memory_for_pack", lambda _device: int(2.6 * one))
+    records: list[Any] = []
+    train_pack(run, pack, this_place(), lambda _rows, ended: records.extend(ended))
+    assert sizes == [2, 1]
+    assert len(records) == 3
+    assert all(math.isfinite(record["row"]["val_loss"]) for record in records)
