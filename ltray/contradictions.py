@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from pathlib import PurePosixPath
 
 from ltray.experiment import Experiment, Prune, as_written, decimal, step_of, steps_per_epoch
 
@@ -159,7 +158,6 @@ def _twice(key: str, values: Iterable[str]) -> Iterator[Problem]:
 def _not_yet_available(experiment: Experiment) -> Iterator[Problem]:
     prune, reset, sweep = experiment.prune, experiment.reset, experiment.sweep
     later: list[tuple[str, object, bool, str]] = [
-        ("model.arch", experiment.model.arch, _is_file(experiment.model.arch), "name a network"),
         ("prune.criterion", prune.criterion, prune.criterion != "magnitude", "write magnitude"),
         ("prune.scores", prune.scores, prune.scores not in ("auto", "final"), "write final"),
         ("prune.scope", prune.scope, prune.scope in ("erk", "balanced"), "global or layerwise"),
@@ -174,11 +172,6 @@ def _not_yet_available(experiment: Experiment) -> Iterator[Problem]:
     for key, value, is_later, mend in later:
         if is_later:
             yield (key, f"{value} is not yet available", mend)
-
-
-def _is_file(arch: str) -> bool:
-    path, colon, _function = arch.rpartition(":")
-    return bool(colon) and PurePosixPath(path).suffix == ".py"
 
 
 def _many(gpus: int | str | None) -> bool:

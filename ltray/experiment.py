@@ -71,9 +71,9 @@ class Data(Section):
 
 
 class Model(Section):
-    """The network by name."""
+    """The network by name, or as a function of a person's own file."""
 
-    arch: str = Field(min_length=1, description="the name of a network")
+    arch: str = Field(min_length=1, description="the name of a network, or file.py:function")
 
 
 class Train(Section):

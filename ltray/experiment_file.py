@@ -13,6 +13,7 @@ from pydantic_core import ErrorDetails
 from ltray.contradictions import contradictions
 from ltray.errors import InvalidExperiment, LtrayError, did_you_mean
 from ltray.experiment import Experiment
+from ltray.own_code import is_own_code, made_absolute
 
 SEE_EXAMPLE = "see experiments/digits.yaml, and the README for every key"
 Keys = tuple[str | int, ...]
@@ -36,7 +37,8 @@ class _OneKeyOnce(yaml.SafeLoader):
 def read_experiment(path: Path) -> Experiment:
     """Read one experiment file and check all that can be checked without its source.
 
-    A relative data.path is taken from the file's folder and made absolute.
+    A relative data.path, or path of a person's own code, is taken from the file's folder and made
+    absolute.
 
     Raises:
         InvalidExperiment: with every problem: key, value, what is allowed, the nearest key.
@@ -46,7 +48,7 @@ def read_experiment(path: Path) -> Experiment:
     checked = _Checked(path, document)
     if checked.problems:
         raise InvalidExperiment(checked.problems)
-    return _with_absolute_path(Experiment.model_validate(document), path.parent)
+    return _with_absolute_paths(Experiment.model_validate(document), path.parent)
 
 
 def _load(path: Path) -> dict[Any, Any]:
@@ -66,14 +68,14 @@ def _load(path: Path) -> dict[Any, Any]:
     return document
 
 
-def _with_absolute_path(experiment: Experiment, folder: Path) -> Experiment:
-    if experiment.data.path is None:
-        return experiment
-    if "://" in experiment.data.path:
-        return experiment
-    absolute = (folder.resolve() / Path(experiment.data.path).expanduser()).resolve()
-    data = experiment.data.model_copy(update={"path": str(absolute)})
-    return experiment.model_copy(update={"data": data})
+def _with_absolute_paths(experiment: Experiment, folder: Path) -> Experiment:
+    data, model = experiment.data, experiment.model
+    if data.path is not None and "://" not in data.path:
+        absolute = (folder.resolve() / Path(data.path).expanduser()).resolve()
+        data = data.model_copy(update={"path": str(absolute)})
+    if is_own_code(model.arch):
+        model = model.model_copy(update={"arch": made_absolute(model.arch, folder)})
+    return experiment.model_copy(update={"data": data, "model": model})
 
 
 class _Checked:

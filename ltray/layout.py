@@ -113,6 +113,11 @@ class RunFolder:
     def experiment(self) -> Path:
         return self.path / "experiment.yaml"
 
+    @property
+    def network(self) -> Path:
+        """network.py: the file of a person's own network, from which all of the run's are built."""
+        return self.path / "network.py"
+
     def replicate(self, number: int) -> ReplicateFolder:
         return ReplicateFolder(self.path / f"replicate-{number}")
 

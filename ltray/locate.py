@@ -10,9 +10,9 @@ from ltray.data.pixels import pixels_of
 from ltray.errors import InvalidExperiment, LtrayError
 from ltray.experiment import (
     Experiment,
+    Model,
     SourceFacts,
     data_id,
-    decides_dense_run,
     experiment_id,
     resolve,
 )
@@ -20,10 +20,13 @@ from ltray.experiment_file import read_experiment
 from ltray.files import at, is_local, write_whole
 from ltray.layout import RunFolder, data_folder, run_folder
 from ltray.models.names import check_arch
+from ltray.own_code import OwnCode, is_own_code
 from ltray.run import Run
 
 DEFAULT_ROOT = Path("runs")
-HEADER = re.compile(r"# id: (\S+)\n# fingerprint: ([0-9a-f]+)\n")
+HEADER = re.compile(
+    r"# id: (\S+)\n# fingerprint: ([0-9a-f]+)\n(?:# network\.py: sha256 ([0-9a-f]{64})\n)?"
+)
 
 
 def experiments_folder() -> Path:
@@ -69,14 +72,14 @@ def locate_experiment(experiment: Experiment, root: Path) -> Run:
     Raises:
         InvalidExperiment: no such network; the source is wrong, or absent and no run fits.
     """
-    run = None
+    run = network = None
     problems = []
     try:
-        check_arch(experiment.model.arch)
+        network = check_arch(experiment.model.arch)
     except LtrayError as error:
         problems.append(error)
     try:
-        run = _located(experiment, root.resolve())
+        run = _located(experiment, network, root.resolve())
     except LtrayError as error:
         problems.append(error)
     if problems or run is None:
@@ -85,19 +88,31 @@ def locate_experiment(experiment: Experiment, root: Path) -> Run:
 
 
 def write_experiment(run: Run) -> None:
-    """Write experiment.yaml of a run: id, fingerprint, and every key with its value."""
+    """Write experiment.yaml of a run: id, fingerprint, and every key with its value.
+
+    A person's own network is copied beside it, and named there by that copy: the folder is whole.
+    """
     header = f"# id: {run.folder.path.name}\n# fingerprint: {run.fingerprint}\n"
-    text = header + yaml.safe_dump(run.experiment.model_dump(mode="json"), sort_keys=False)
-    if not run.folder.experiment.is_file() or run.folder.experiment.read_text() != text:
-        write_whole(run.folder.experiment, text.encode())
+    experiment = run.experiment
+    if run.network is not None:
+        _write_if_other(run.folder.network, run.network.text)
+        header += f"# {run.folder.network.name}: sha256 {run.network.sha256}\n"
+        experiment = _with_arch(experiment, f"{run.folder.network.name}:{run.network.function}")
+    text = header + yaml.safe_dump(experiment.model_dump(mode="json"), sort_keys=False)
+    _write_if_other(run.folder.experiment, text.encode())
 
 
-def _located(experiment: Experiment, root: Path) -> Run:
+def _write_if_other(path: Path, content: bytes) -> None:
+    if not path.is_file() or path.read_bytes() != content:
+        write_whole(path, content)
+
+
+def _located(experiment: Experiment, network: OwnCode | None, root: Path) -> Run:
     path = experiment.data.path
     try:
-        return _run(experiment, source_facts(experiment.data), root)
+        return _run(experiment, network, source_facts(experiment.data), root)
     except LtrayError as absent:
-        fitting = _fitting(experiment, root) if absent.args[0] == "data.path" else []
+        fitting = _fitting(experiment, network, root) if absent.args[0] == "data.path" else []
         if not fitting:
             raise
         if len(fitting) > 1:
@@ -109,7 +124,7 @@ def _located(experiment: Experiment, root: Path) -> Run:
         return fitting[0]
 
 
-def _run(experiment: Experiment, facts: SourceFacts, root: Path) -> Run:
+def _run(experiment: Experiment, network: OwnCode | None, facts: SourceFacts, root: Path) -> Run:
     resolved = resolve(experiment, facts)
     data = resolved.data
     if data.image_size is None:
@@ -118,24 +133,39 @@ def _run(experiment: Experiment, facts: SourceFacts, root: Path) -> Run:
     if data.crop_size is not None and data.crop_size > data.image_size:
         found = f"{data.crop_size} is larger than the source's images, {data.image_size} pixels"
         raise LtrayError("data.crop_size", found, f"write at most {data.image_size}")
+    folder = run_folder(root, experiment_id(_by_content(resolved, network), facts.fingerprint))
+    if network is not None:
+        resolved = _with_arch(resolved, f"{folder.network}:{network.function}")
     return Run(
         experiment=resolved,
         fingerprint=facts.fingerprint,
         pixels=pixels_of(experiment.data, facts),
-        folder=run_folder(root, experiment_id(resolved, facts.fingerprint)),
+        folder=folder,
         data=data_folder(root, data_id(data, facts.fingerprint)),
+        network=network,
     )
 
 
-def _fitting(experiment: Experiment, root: Path) -> list[Run]:
+def _by_content(experiment: Experiment, network: OwnCode | None) -> Experiment:
+    """The experiment with its own network named by what its file holds, wherever that lies."""
+    if network is None:
+        return experiment
+    return _with_arch(experiment, f"{network.sha256}:{network.function}")
+
+
+def _with_arch(experiment: Experiment, arch: str) -> Experiment:
+    return experiment.model_copy(update={"model": Model(arch=arch)})
+
+
+def _fitting(experiment: Experiment, network: OwnCode | None, root: Path) -> list[Run]:
     """The experiment as each run under the root whose dense run it would share."""
     found = []
     for path in sorted(root.glob(f"{experiment.name}-*/experiment.yaml")):
         run = _read_run(RunFolder(path.parent))
         if run.experiment.name != experiment.name:
             continue
-        candidate = _run(experiment, _facts(run.experiment, run.fingerprint), root)
-        if decides_dense_run(candidate.experiment) == decides_dense_run(run.experiment):
+        candidate = _run(experiment, network, _facts(run.experiment, run.fingerprint), root)
+        if candidate.folder == run.folder:
             found.append(candidate)
     return found
 
@@ -150,7 +180,13 @@ def _read_run(folder: RunFolder) -> Run:
     if header is None:
         found = "does not start with the lines '# id:' and '# fingerprint:'"
         raise LtrayError(str(folder.experiment), found, "give the experiment's own file instead")
-    run = _run(experiment, _facts(experiment, header[2]), folder.path.parent)
+    arch = experiment.model.arch
+    network = check_arch(arch) if is_own_code(arch) else None
+    if network is not None and header[3] and network.sha256 != header[3]:
+        found = "is not the file that the run was made with"
+        mend = "put that back, or give the experiment's own file: another network is another run"
+        raise LtrayError(str(folder.network), found, mend)
+    run = _run(experiment, network, _facts(experiment, header[2]), folder.path.parent)
     if run.folder.path.name != header[1] or run.folder != folder:
         found = f"says what is run {run.folder.path.name}, not {folder.path.name}"
         mend = "undo the change of seed, data, model or train, or give the experiment's own file"

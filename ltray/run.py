@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from ltray.data.pixels import Pixels
 from ltray.experiment import Experiment
 from ltray.layout import DataFolder, RunFolder
+from ltray.own_code import OwnCode
 
 
 @dataclass(frozen=True)
@@ -15,6 +16,8 @@ class Run:
         experiment: resolved, so nothing in it is left to the source.
         fingerprint: what the source's files are, wherever they lie.
         pixels: how the shards are made of them.
+        network: what a person's own network is made by, to be copied into the run; the
+            experiment's arch is that copy already. None for a network that has a name.
     """
 
     experiment: Experiment
@@ -22,3 +25,4 @@ class Run:
     pixels: Pixels
     folder: RunFolder
     data: DataFolder
+    network: OwnCode | None = None

@@ -88,7 +88,6 @@ LATER = {
     "controls": "controls: [shuffled_mask]",
     "gpus": "sweep: {gpus_per_trial: 4}",
     "dense gpus": "sweep: {dense_gpus: 2}",
-    "own network": "model: {arch: 'nets.py:mine'}",
 }
 
 
@@ -126,7 +125,10 @@ def test_a_missing_file_names_its_neighbour(tmp_path: Path) -> None:
 
 
 def test_a_relative_path_is_taken_from_the_files_folder(tmp_path: Path) -> None:
-    assert read_experiment(written(tmp_path, GOOD)).data.path == str(tmp_path / "mnist.npz")
+    text = with_line("lenet_300_100", "'nets/own.py:mine'")
+    experiment = read_experiment(written(tmp_path, text))
+    assert experiment.data.path == str(tmp_path / "mnist.npz")
+    assert experiment.model.arch == f"{tmp_path}/nets/own.py:mine"
 
 
 def test_defaults_are_those_of_the_contract(tmp_path: Path) -> None:

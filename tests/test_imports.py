@@ -15,6 +15,7 @@ LEVELS = {
     "tables": 2,
     "layout": 1,
     "memory": 1,
+    "own_code": 2,
     "say": 1,
     "torchvision_import": 1,
     "experiment": 2,

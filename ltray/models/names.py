@@ -6,24 +6,33 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from ltray.errors import LtrayError, did_you_mean
+from ltray.own_code import FORM, OwnCode, is_own_code, read_own_code
 
 CLASSICS = ("lenet_300_100", "conv2", "conv4", "conv6", "resnet20", "vgg16_cifar")
+ARGUMENTS = ("classes", "channels", "image_size")  # of a person's own function
 
 
-def check_arch(arch: str) -> None:
-    """Refuse the name of a network that does not exist.
+def check_arch(arch: str) -> OwnCode | None:
+    """Refuse a network that does not exist.
+
+    Returns:
+        What a person's own network is made by; None for one that has a name.
 
     Raises:
-        LtrayError: `arch` is neither one of `CLASSICS` nor a torchvision classification model.
+        LtrayError: `arch` is neither one of `CLASSICS`, nor a torchvision classification model,
+            nor a function of a file.
     """
+    if is_own_code(arch):
+        return read_own_code("model.arch", arch, ARGUMENTS)
     known = (*CLASSICS, *torchvision_archs())
     if arch not in known:
         raise LtrayError(
             "model.arch",
             f"no network is called '{arch}'{did_you_mean(arch, known)}",
-            f"choose {', '.join(CLASSICS)} or a torchvision classification model; list those with "
-            '`python -c "from ltray.models.names import *; print(*torchvision_archs())"`',
+            f"choose {', '.join(CLASSICS)}, {FORM} or a torchvision classification model, of which "
+            '`python -c "from ltray.models.names import *; print(*torchvision_archs())"` lists all',
         )
+    return None
 
 
 @cache

@@ -1,13 +1,11 @@
 """Networks by name, with weights that are a function of the seed alone."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
-import torch
 from torch import nn
 
 from ltray.models import classics
 from ltray.models.names import CLASSICS, check_arch
+from ltray.models.own_networks import check_own_network, own_network
+from ltray.models.seeding import random_numbers_of
 from ltray.models.torchvision_networks import torchvision_network
 from ltray.torchvision_import import import_torchvision
 
@@ -18,7 +16,7 @@ def build(arch: str, classes: int, channels: int, image_size: int, seed: int) ->
     Neither reads nor changes the process's random numbers, on no device.
 
     Args:
-        arch: one of `names.CLASSICS`, or a torchvision classification model.
+        arch: one of `names.CLASSICS`, a torchvision classification model, or `file.py:function`.
         classes: number of outputs.
         channels: channels of the images, 1 or 3.
         image_size: pixels per side as the network sees them.
@@ -30,20 +28,14 @@ def build(arch: str, classes: int, channels: int, image_size: int, seed: int) ->
     Raises:
         LtrayError: there is no such network, or it cannot take such images.
     """
-    check_arch(arch)
+    code = check_arch(arch)
+    if code is not None:
+        check_own_network(code, classes, channels, image_size)
+        return own_network(code, classes, channels, image_size, seed)
     if arch not in CLASSICS:
         import_torchvision()  # here, so that nothing it does can draw from the seed
-    with _random_numbers_of(seed):
+    with random_numbers_of(seed):
         return _construct(arch, classes, channels, image_size)
-
-
-@contextmanager
-def _random_numbers_of(seed: int) -> Iterator[None]:
-    """Within it, torch draws on the CPU from `seed`; afterwards it goes on as before."""
-    # torch.manual_seed would seed the GPUs too, and fork_rng(devices=[]) would not undo that.
-    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
-        torch.default_generator.manual_seed(seed)
-        yield
 
 
 def _construct(arch: str, classes: int, channels: int, image_size: int) -> nn.Module:

@@ -16,6 +16,8 @@ from ltray.lottery.trajectory import EpochRow
 from ltray.randomness import seed_for
 from ltray.training.recipe import Recipe
 
+KNOWN_CODE = ("torch.", "torchvision.", "ltray.")
+
 
 class Network:
     """One ticket of a pack in training, or the dense run.
@@ -173,7 +175,12 @@ def _laid_out_like(parameter: nn.Parameter, value: torch.Tensor) -> torch.Tensor
 
 
 def _is_random(module: nn.Module) -> bool:
-    """Whether a module draws random numbers in training: dropout, stochastic depth, attention."""
+    """Whether a module draws random numbers in training: dropout, stochastic depth, attention.
+
+    What a class of unknown code does in its forward() cannot be seen, so it is taken to draw.
+    """
+    if not type(module).__module__.startswith(KNOWN_CODE):
+        return True
     names = ("Dropout", "StochasticDepth", "DropPath")
     dropout = getattr(module, "dropout", 0.0)
     return any(name in type(module).__name__ for name in names) or (
