@@ -2,10 +2,12 @@
 
 import copy
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from ltray.errors import LtrayError
 from ltray.experiment import Train
@@ -41,6 +43,7 @@ NETWORKS = {
 # Steps grow what rounding leaves, in `loop` alone as well: half of an untrained MobileNetV2, its
 # weights changed by one part in 2 ** 52, is 5e-11 away after 20 steps at 1e-4, and 0.1 at 0.05.
 RATES = {"mobilenet_v2": 1e-5}
+OWN_IMAGES = (3, 8)
 
 
 @pytest.fixture(autouse=True)
@@ -68,7 +71,7 @@ def random_masks(model: torch.nn.Module, count: int) -> list[Mask]:
 
 def pack_of(arch: str, count: int, recipe: Recipe, dtype: torch.dtype) -> list[Network]:
     """Tickets with other masks and other weights."""
-    channels, size = NETWORKS[arch]
+    channels, size = NETWORKS.get(arch, OWN_IMAGES)
     models = [build(arch, CLASSES, channels, size, seed).to(dtype) for seed in range(count)]
     masks = random_masks(models[0], count)
     return [
@@ -85,7 +88,7 @@ def pack_of(arch: str, count: int, recipe: Recipe, dtype: torch.dtype) -> list[N
 
 
 def batches_for(arch: str, count: int, dtype: torch.dtype) -> Iterator[tuple[torch.Tensor, ...]]:
-    channels, size = NETWORKS[arch]
+    channels, size = NETWORKS.get(arch, OWN_IMAGES)
     source = torch.Generator().manual_seed(11)
     for _ in range(count):
         images = torch.randn(8, channels, size, size, generator=source, dtype=dtype)
@@ -201,3 +204,98 @@ def test_what_fused_cannot_train_is_said_with_the_layer() -> None:
     with pytest.raises(LtrayError, match="DenseNet") as caught:
         check_covers("fused", model)
     assert "write auto or loop" in str(caught.value)
+
+
+def flat(*layers: torch.nn.Module) -> torch.nn.Module:
+    """A network of rows of 48 features."""
+    return nn.Sequential(nn.Flatten(), *layers)
+
+
+def hooked() -> torch.nn.Module:
+    model = flat(nn.Linear(48, 10))
+    model.register_forward_hook(lambda _module, _images, logits: 2 * logits)
+    return model
+
+
+class OwnSequence(nn.Sequential):
+    """Of a person: its forward() may do anything."""
+
+
+def frozen() -> torch.nn.Module:
+    return flat(nn.Linear(48, 8).requires_grad_(False), nn.ReLU(), nn.Linear(8, 10))
+
+
+def with_a_weight_of_its_own() -> torch.nn.Module:
+    model = flat(nn.Linear(48, 10))
+    model.register_parameter("scale", nn.Parameter(torch.ones(1)))
+    return model
+
+
+RELU = nn.ReLU()
+# Images are 3 x 4 x 4. Networks of known layers that do something else than they seem to.
+PECULIAR: dict[str, tuple[torch.nn.Module, str]] = {
+    "own class": (OwnSequence(nn.Flatten(), nn.Linear(48, 10)), "OwnSequence"),
+    "hook": (hooked(), "hook"),
+    "frozen": (frozen(), "1.weight is kept from training"),
+    "one layer twice": (
+        flat(nn.Linear(48, 8), RELU, nn.Linear(8, 8), RELU, nn.Linear(8, 10)),
+        "two places",
+    ),
+}
+NOT_FUSED: dict[str, tuple[torch.nn.Module, str]] = {
+    **PECULIAR,
+    "own weight": (with_a_weight_of_its_own(), "scale of its own"),
+    "BatchNorm without weights": (
+        nn.Sequential(nn.Conv2d(3, 10, 4), nn.BatchNorm2d(10, affine=False), nn.Flatten()),
+        "1 lacks weights",
+    ),
+    "BatchNorm first": (nn.Sequential(nn.BatchNorm2d(3), nn.Conv2d(3, 10, 4)), "0 comes before"),
+    "groups first": (nn.Sequential(nn.Conv2d(3, 3, 3, groups=3)), "0 comes before"),
+    "Dropout first": (flat(nn.Dropout(), nn.Linear(48, 10)), "1 comes before"),
+    "pixels": (nn.Sequential(nn.Linear(4, 4), nn.Flatten(), nn.Linear(48, 10)), "before a Flatten"),
+    "rows": (nn.Sequential(nn.Flatten(2), nn.Linear(16, 10)), "does not make rows"),
+}
+NOT_CSR: dict[str, tuple[torch.nn.Module, str]] = {
+    **PECULIAR,
+    "no ReLU": (flat(nn.Linear(48, 8), nn.Linear(8, 10)), "one ReLU between each two"),
+    "ReLU at the end": (flat(nn.Linear(48, 10), nn.ReLU()), "one ReLU between each two"),
+    "ReLU first": (flat(nn.ReLU(), nn.Linear(48, 10)), "one ReLU between each two"),
+    "nothing": (nn.Sequential(), "one ReLU between each two"),
+    "rows": (nn.Sequential(nn.Flatten(2), nn.Linear(16, 10)), "does not make rows"),
+}
+
+
+@pytest.mark.parametrize(
+    ("backend", "case"),
+    [*(("fused", case) for case in NOT_FUSED), *(("csr", case) for case in NOT_CSR)],
+)
+def test_known_layers_that_do_something_unknown_are_left_to_the_loop(
+    backend: str, case: str
+) -> None:
+    model, said = {"fused": NOT_FUSED, "csr": NOT_CSR}[backend][case]
+    check_covers("loop", model)
+    with pytest.raises(LtrayError, match=said):
+        check_covers(backend, model)
+
+
+OWN = {
+    "fused": (
+        "nn.Sequential(nn.Conv2d(channels, 6, 3, 2, 1), nn.BatchNorm2d(6), nn.ReLU(), nn.Flatten(),"
+        " nn.Dropout(0.2), nn.Linear(6 * (image_size // 2) ** 2, classes))"
+    ),
+    "csr": (
+        "nn.Sequential(nn.Flatten(), nn.Linear(channels * image_size**2, 20), nn.ReLU(),"
+        " nn.Linear(20, classes, bias=False))"
+    ),
+}
+
+
+@pytest.mark.parametrize("backend", OWN)
+def test_a_persons_own_sequence_of_known_layers_equals_the_loop(
+    backend: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "own.py"
+    path.write_text(
+        f"from torch import nn\ndef net(classes, channels, image_size):\n    return {OWN[backend]}"
+    )
+    check_twenty_steps(backend, f"{path}:net", "sgd")

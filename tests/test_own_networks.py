@@ -53,7 +53,6 @@ OWN: dict[str, Any] = {
     "reset__epochs": [0, 1],
 }
 PRUNABLE = ("conv.weight", "fc.weight")
-SPLITS = ("train", "test")
 
 
 def written(folder: Path, text: str = NETS, **changes: Any) -> Path:
@@ -184,10 +183,9 @@ def test_a_run_whose_copy_was_changed_is_refused_until_it_is_whole_again(tmp_pat
 
 
 def test_where_the_source_is_absent_the_run_of_the_same_network_is_taken(tmp_path: Path) -> None:
-    generator = np.random.default_rng(0)
-    arrays = {f"x_{split}": generator.integers(0, 256, (40, 8, 8), "uint8") for split in SPLITS}
-    arrays |= {f"y_{split}": np.arange(40) % 10 for split in SPLITS}
-    np.savez(tmp_path / "some.npz", **arrays)
+    images = np.random.default_rng(0).integers(0, 256, (40, 8, 8), "uint8")
+    labels = np.arange(40) % 10
+    np.savez(tmp_path / "some.npz", x_train=images, y_train=labels, x_test=images, y_test=labels)
     data = {"source": "npz", "path": "some.npz", "validation_fraction": 0.5}
     path = written(tmp_path, data=data, data__train_limit=None, train__batch_size=10)
     run = located(path, tmp_path / "root")

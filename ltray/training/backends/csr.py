@@ -13,20 +13,28 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ltray.training.backends.backend import Seats
+from ltray.training.backends.plain import flattens_images, why_not_plain
 from ltray.training.backends.sparse import SparseLinear
 from ltray.training.backends.together import Together, models_of
 
 
 def why_not(model: nn.Module) -> str | None:
-    """Why a model cannot be trained so, or None."""
-    if not isinstance(model, nn.Sequential):
+    """Why a model cannot be trained so, or None. Decided by exact types, as for `fused`."""
+    if type(model) is not nn.Sequential:
         return f"the network is a {type(model).__name__}, not a sequence of layers"
-    for name, layer in model.named_children():
-        if not isinstance(layer, nn.Flatten | nn.Linear | nn.ReLU):
-            return f"{name} is a {type(layer).__name__}"
     if any(parameter.device.type != "cpu" for parameter in model.parameters()):
         return "it is not on a CPU"
-    return None
+    return _why_not_layers(model) or why_not_plain(model)
+
+
+def _why_not_layers(model: nn.Sequential) -> str | None:
+    for name, layer in model.named_children():
+        if type(layer) not in (nn.Flatten, nn.Linear, nn.ReLU):
+            return f"{name} is a {type(layer).__name__}"
+    kinds = [type(layer) for layer in model]
+    if kinds != [nn.Flatten, nn.Linear, *[nn.ReLU, nn.Linear] * (len(kinds) // 2 - 1)]:
+        return "it is not a Flatten, then Linear layers with one ReLU between each two"
+    return None if flattens_images(model[0]) else "its Flatten does not make rows of images"
 
 
 def csr(seats: Seats) -> Together:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ltray.models.classics import BasicBlock, Shortcut
+from ltray.training.backends.plain import flattens_images, why_not_plain
 
 CHANNEL_WISE = (
     nn.ReLU,
@@ -42,14 +43,45 @@ HOLDERS_FROM = ("torch.", "torchvision.")
 
 
 def why_not(model: nn.Module) -> str | None:
-    """Why K copies of a model cannot be one network, or None."""
+    """Why K copies of a model cannot be one network, or None.
+
+    Decided by exact types: what a class of unknown code does to channels cannot be seen.
+    """
     for name, module in model.named_modules():
         if not (type(module) in FUSED or _stays(module)):
             return f"{name or 'the network'} is a {type(module).__name__}"
-        if isinstance(module, nn.BatchNorm2d) and module.momentum is None:
-            return f"{name} averages over all batches"
-        if isinstance(module, nn.Conv2d) and module.padding_mode != "zeros":
-            return f"{name} pads with {module.padding_mode}"
+        if reason := _why_not_layer(module):
+            return f"{name or 'the network'} {reason}"
+    return why_not_plain(model) or _why_not_order(model)
+
+
+def _why_not_layer(module: nn.Module) -> str | None:
+    """What a layer of a known type is told to do that its fused form does not."""
+    if isinstance(module, nn.BatchNorm2d):
+        if module.momentum is None:
+            return "averages over all batches"
+        if module.weight is None or module.running_mean is None:
+            return "lacks weights or running statistics"
+    if isinstance(module, nn.Conv2d) and module.padding_mode != "zeros":
+        return f"pads with {module.padding_mode}"
+    if isinstance(module, nn.Flatten) and not flattens_images(module):
+        return "does not make rows of images"
+    owns = [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]
+    if owns and type(module) not in FUSED:
+        return f"has a {owns[0][0]} of its own"
+    return None
+
+
+def _why_not_order(model: nn.Module) -> str | None:
+    """The first layer sees images that the networks share; Linear takes rows of features."""
+    layers = [(name, layer) for name, layer in model.named_modules() if type(layer) in FUSED]
+    name, first = layers[0]
+    if not isinstance(first, nn.Linear | nn.Conv2d) or getattr(first, "groups", 1) > 1:
+        return f"{name} comes before any Linear layer or convolution over all channels"
+    if type(model) is nn.Sequential:  # the other holders flatten by themselves
+        kinds = [type(layer) for layer in model.modules()]
+        if nn.Linear in kinds and nn.Flatten not in kinds[: kinds.index(nn.Linear)]:
+            return "its first Linear layer comes before a Flatten"
     return None
 
 

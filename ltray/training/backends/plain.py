@@ -1,0 +1,32 @@
+"""What a backend that computes a model's layers in its own way would miss."""
+
+from torch import nn
+
+
+def why_not_plain(model: nn.Module) -> str | None:
+    """Why a model may be more than its layers one by one, or None.
+
+    Layers under two names with weights in them are refused before, when a network is built.
+    """
+    for name, module in model.named_modules():
+        if _has_hooks(module) or "forward" in vars(module):
+            return f"{name or 'the network'} has a hook"
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            return f"{name} is kept from training"
+    places = [id(module) for _, module in model.named_modules(remove_duplicate=False)]
+    return "a layer of it stands in two places" if len(set(places)) < len(places) else None
+
+
+def flattens_images(layer: nn.Module) -> bool:
+    """Whether a layer makes [B, F] of [B, C, H, W]."""
+    return type(layer) is nn.Flatten and (layer.start_dim, layer.end_dim) == (1, -1)
+
+
+def _has_hooks(module: nn.Module) -> bool:
+    return bool(
+        module._forward_hooks
+        or module._forward_pre_hooks
+        or module._backward_hooks
+        or module._backward_pre_hooks
+    )
