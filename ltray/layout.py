@@ -115,7 +115,7 @@ class RunFolder:
 
     @property
     def network(self) -> Path:
-        """network.py: the file of a person's own network, from which all of the run's are built."""
+        """network.py: a copy of the file of a person's own network, the only one that is built."""
         return self.path / "network.py"
 
     def replicate(self, number: int) -> ReplicateFolder:

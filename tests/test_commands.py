@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import own_network
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -79,6 +80,25 @@ def test_from_nothing_to_a_report_then_again_then_grown(tmp_path: Path, make_run
     assert [row["status"] for row in rows(folder)] == ["done"] * 12
     assert {row["attempts"] for row in rows(folder)} == {1}
     assert before == {one: one.stat().st_mtime_ns for one in before}
+
+
+def test_ones_own_network_reaches_the_workers_by_the_run_alone(tmp_path: Path) -> None:
+    path = own_network.written(tmp_path / "mine")
+    (tmp_path / "elsewhere").mkdir()
+    process = start("sweep", path, "--root", tmp_path / "runs", folder=tmp_path / "elsewhere")
+    wait_until(lambda: bool(list(tmp_path.glob("runs/small-*/experiment.yaml"))), process)
+    (tmp_path / "mine/nets.py").unlink()
+    ended = finish(process)
+    assert ended.status == 0, ended
+    folder = only_run(tmp_path / "runs", "small")
+    assert [row["status"] for row in rows(folder)] == ["done"] * 4
+    assert "How sparse can small become" in (folder / "report.html").read_text()
+    again = run("sweep", folder, folder=tmp_path)
+    assert again.status == 0, again
+    assert "all done" in again.out
+    gone = run("sweep", path, "--root", tmp_path / "runs", folder=tmp_path)
+    assert gone.status == 2
+    assert gone.err.startswith(f"model.arch: {tmp_path / 'mine/nets.py'}: no such file")
 
 
 def test_stage_by_stage_and_from_the_runs_own_folder(tmp_path: Path) -> None:

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import yaml
-from conftest import MakeRun, prepare_without_ray, small_document
+from conftest import MakeRun, prepare_without_ray
+from own_network import NETS, written
 from safetensors.torch import load_file
 
 from ltray.errors import InvalidExperiment, LtrayError
@@ -18,50 +18,14 @@ from ltray.lottery.pruning import make_masks
 from ltray.lottery.tickets import grid, ready
 from ltray.models.networks import build
 from ltray.run import Run
+from ltray.training.backends.choice import check_covers
 from ltray.training.dense import train_dense
 from ltray.training.place import this_place
 from ltray.training.retrain import train_pack
 
-NETS = """\
-import torch
-from torch import nn
-from torch.nn import functional
-
-
-class Small(nn.Module):
-    def __init__(self, classes, channels, image_size):
-        super().__init__()
-        self.conv = nn.Conv2d(channels, 4, 3, padding=1)
-        self.bn = nn.BatchNorm2d(4)
-        self.fc = nn.Linear(4 * image_size**2, classes)
-
-    def forward(self, images):
-        hidden = functional.relu(self.bn(self.conv(images)))
-        return self.fc(functional.dropout(hidden, 0.2, self.training).flatten(1))
-
-
-def small(classes, channels, image_size):
-    return Small(classes, channels, image_size)
-"""
 FORWARD = "return self.fc(functional.dropout(hidden, 0.2, self.training).flatten(1))"
 RETURN = "return Small(classes, channels, image_size)"
-OWN: dict[str, Any] = {
-    "model__arch": "nets.py:small",
-    "data__train_limit": 240,
-    "train__epochs": 2,
-    "prune": {"sparsities": [0.5, 0.9], "scope": "global"},
-    "reset__epochs": [0, 1],
-}
 PRUNABLE = ("conv.weight", "fc.weight")
-
-
-def written(folder: Path, text: str = NETS, **changes: Any) -> Path:
-    """An experiment on digits, and its network beside it."""
-    folder.mkdir(exist_ok=True)
-    (folder / "nets.py").write_text(text)
-    path = folder / "own.yaml"
-    path.write_text(yaml.safe_dump(small_document({**OWN, **changes})))
-    return path
 
 
 def built(folder: Path, text: str, seed: int = 0) -> torch.nn.Module:
@@ -137,6 +101,13 @@ def test_drawing_in_forward_comes_from_the_step_and_not_from_the_process(tmp_pat
 def test_what_cannot_be_imported_is_said_before_the_dense_run(tmp_path: Path) -> None:
     run = located(written(tmp_path, "import no_such_library_at_all\n" + NETS), tmp_path / "root")
     with pytest.raises(LtrayError, match="No module named 'no_such_library_at_all'"):
+        train_dense(run, 0, this_place(), nobody)
+    assert not list(run.folder.path.rglob("step-*"))
+
+
+def test_fused_leaves_a_class_of_ones_own_to_the_loop_before_the_dense_run(tmp_path: Path) -> None:
+    run = located(written(tmp_path, sweep={"backend": "fused"}), tmp_path / "root")
+    with pytest.raises(LtrayError, match="fused cannot train this network: the network is a Small"):
         train_dense(run, 0, this_place(), nobody)
     assert not list(run.folder.path.rglob("step-*"))
 
@@ -218,6 +189,12 @@ def test_a_typo_is_said_with_everything_else_that_is_wrong(
     assert first.startswith("model.arch: ")
     assert said in first
     assert second.startswith("data.path: ")
+
+
+def test_the_example_of_the_readme_works_with_fused_too(tmp_path: Path) -> None:
+    readme = (Path(__file__).parents[1] / "README.md").read_text()
+    example = readme.partition("## A network of your own")[2].split("```python\n")[1]
+    check_covers("fused", built(tmp_path, example.partition("```")[0]))
 
 
 def test_weights_are_a_function_of_the_seed(tmp_path: Path) -> None:
