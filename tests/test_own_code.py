@@ -96,6 +96,12 @@ def test_a_folder_of_logs_with_the_name_of_a_library_is_no_neighbour(tmp_path: P
     assert load(code_of(tmp_path, "import json\n" + GOOD))(size=1) == 2
 
 
+def test_ltray_may_lie_beside_it_as_in_a_clone(tmp_path: Path) -> None:
+    (tmp_path / "ltray").mkdir()
+    (tmp_path / "ltray/__init__.py").touch()
+    assert load(code_of(tmp_path, "from ltray.errors import LtrayError\n" + GOOD))(size=1) == 2
+
+
 def test_reading_imports_no_torch() -> None:
     program = "import sys, ltray.own_code; print({'torch', 'ray'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)

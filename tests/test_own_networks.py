@@ -249,6 +249,14 @@ FAULTS = {
         "line 15: cannot take images of 8 x 8 pixels and 3 channels in evaluation: RuntimeError:"
         " view size is not compatible",
     ),
+    "the layout of images": (
+        forward("return hidden.flatten(1)[:, :10] + images.view(len(images), -1)[:, :10]"),
+        "line 15: cannot take",
+    ),
+    "the layout of weights": (
+        forward("return hidden.flatten(1)[:, :10] + self.conv.weight.view(4, -1).sum()"),
+        "line 15: cannot take",
+    ),
     "other weights each time": (
         changed("import random", "network.fc.bias.data.fill_(random.random())", "return network"),
         "gives 'fc.bias' other values when it is called again with torch's same seed",

@@ -115,8 +115,8 @@ class FusedConv2d(nn.Module):
         one = peers[0]
         self.channels, self.groups, self.networks = one.in_channels, one.groups, len(peers)
         self.stride, self.padding, self.dilation = one.stride, one.padding, one.dilation
-        self.weight = _stacked_parameter([peer.weight for peer in peers])
-        self.bias = _stacked_parameter([peer.bias for peer in peers])
+        self.weight = nn.Parameter(_stack([peer.weight for peer in peers]))
+        self.bias = _stacked_bias(peers)
 
     def forward(self, images: Tensor) -> Tensor:
         """[B, C, H, W] or [B, K * C, H, W] -> [B, K * O, H', W']."""
@@ -124,7 +124,7 @@ class FusedConv2d(nn.Module):
         groups = 1 if shared else self.groups * self.networks
         return functional.conv2d(
             images, self.weight, self.bias, self.stride, self.padding, self.dilation, groups
-        )
+        )  # type: ignore[call-overload,no-any-return,unused-ignore]
 
 
 class FusedLinear(nn.Module):
@@ -133,15 +133,15 @@ class FusedLinear(nn.Module):
     def __init__(self, peers: Sequence[nn.Linear]) -> None:
         super().__init__()
         self.features, self.networks = peers[0].in_features, len(peers)
-        self.weight = _stacked_parameter([peer.weight for peer in peers])
-        self.bias = _stacked_parameter([peer.bias for peer in peers])
+        self.weight = nn.Parameter(_stack([peer.weight for peer in peers]))
+        self.bias = _stacked_bias(peers)
 
     def forward(self, features: Tensor) -> Tensor:
         """[B, F] or [B, K * F] -> [B, K * O]."""
         if features.shape[1] == self.features:
             return functional.linear(features, self.weight, self.bias)
-        weights = self.weight.unflatten(0, (self.networks, -1)).transpose(1, 2)
-        each = features.unflatten(1, (self.networks, -1)).transpose(0, 1)
+        weights = self.weight.view(self.networks, -1, self.features).transpose(1, 2)
+        each = features.view(-1, self.networks, self.features).transpose(0, 1)
         if self.bias is None:
             made = torch.bmm(each, weights)
         else:
@@ -159,8 +159,8 @@ class FusedBatchNorm2d(nn.Module):
     def __init__(self, peers: Sequence[nn.BatchNorm2d]) -> None:
         super().__init__()
         self.momentum, self.eps = peers[0].momentum, peers[0].eps
-        self.weight = _stacked_parameter([peer.weight for peer in peers])
-        self.bias = _stacked_parameter([peer.bias for peer in peers])
+        self.weight = nn.Parameter(_stack([peer.weight for peer in peers]))
+        self.bias = nn.Parameter(_stack([peer.bias for peer in peers]))
         for name in ("running_mean", "running_var", "num_batches_tracked"):
             self.register_buffer(name, _stack([getattr(peer, name) for peer in peers]))
 
@@ -191,7 +191,7 @@ class FusedDropout(nn.Module):
         """[B, K * F]."""
         if not self.training:
             return features
-        each = features.unflatten(1, (self.networks, -1))
+        each = features.view(len(features), self.networks, -1)
         kept = functional.dropout(torch.ones_like(each[:, 0]), self.p)
         return (each * kept[:, None]).flatten(1)
 
@@ -209,7 +209,8 @@ class FusedShortcut(nn.Module):
         picked = images[:, :, :: self.stride, :: self.stride]
         if not self.new_channels:
             return picked
-        each = picked.permute(0, 2, 3, 1).unflatten(3, (self.networks, -1))
+        last = picked.permute(0, 2, 3, 1)
+        each = last.reshape(*last.shape[:3], self.networks, -1)
         return functional.pad(each, (0, self.new_channels)).flatten(3).permute(0, 3, 1, 2)
 
 
@@ -222,9 +223,9 @@ FUSED: dict[type[nn.Module], Callable[[Sequence[Any]], nn.Module]] = {
 }
 
 
-def _stacked_parameter(peers: Sequence[Tensor | None]) -> nn.Parameter | None:
-    present = [peer for peer in peers if peer is not None]
-    return nn.Parameter(_stack(present)) if present else None
+def _stacked_bias(peers: Sequence[nn.Conv2d] | Sequence[nn.Linear]) -> nn.Parameter | None:
+    biases = [peer.bias for peer in peers if peer.bias is not None]
+    return nn.Parameter(_stack(biases)) if biases else None
 
 
 def _stack(peers: Sequence[Tensor]) -> Tensor:

@@ -30,11 +30,11 @@ class SparseLinear:
             for peer, factor in zip(peers, factors, strict=True)
         ]
         self._pattern = _Pattern(masks, shared)
-        self._weights = _Stack([peer.weight for peer in peers], masks)
+        self._weights = _Stack([peer.get_parameter("weight") for peer in peers], masks)
         self._biases = None
         if peers[0].bias is not None:
             every = [torch.ones_like(peer.bias, dtype=torch.bool) for peer in peers]
-            self._biases = _Stack([peer.bias for peer in peers], every)
+            self._biases = _Stack([peer.get_parameter("bias") for peer in peers], every)
         self.stacks = [self._weights] + ([self._biases] if self._biases else [])
 
     def product(self, features: Tensor) -> Tensor:
@@ -77,13 +77,14 @@ class _Stack:
         entries = [whole.detach()[mask] for whole, mask in zip(wholes, masks, strict=True)]
         self._sizes = [part.numel() for part in entries]
         self.values = torch.cat(entries).requires_grad_()
-        views = map(nn.Parameter, self.values.detach().split(self._sizes))
+        views = map(nn.Parameter, torch.split(self.values.detach(), self._sizes))
         self.parts = [Kept(*one) for one in zip(wholes, masks, views, strict=True)]
 
     def hand_out_gradients(self) -> None:
         """Each part gets its own; the next backward() starts afresh."""
         assert self.values.grad is not None, "a layer is not used"
-        for part, gradient in zip(self.parts, self.values.grad.split(self._sizes), strict=True):
+        gradients = torch.split(self.values.grad, self._sizes)
+        for part, gradient in zip(self.parts, gradients, strict=True):
             part.values.grad = gradient
         self.values.grad = None
 
