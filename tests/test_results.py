@@ -37,8 +37,8 @@ TICKET_COLUMNS = """
     density_kept density_all kept_weights prunable_weights dead_layers reset_epoch reset_step
     reset_method reset_schedule control status error val_top1 val_loss test_top1 test_top5 test_loss
     dense_val_top1 dense_test_top1 matching steps_trained epochs_trained train_seconds
-    images_per_second backend backend_ms pack device cuda_visible_devices node started_at
-    finished_at attempts
+    images_per_second gpu_utilisation gpu_memory_bytes backend backend_ms pack device
+    cuda_visible_devices node started_at finished_at attempts
 """
 EPOCH_COLUMNS = """
     ticket replicate epoch step train_loss val_top1 val_loss test_top1 test_top5 test_loss
@@ -102,6 +102,8 @@ def ticket_row(ticket: Ticket, **changes: Any) -> Row:
         "epochs_trained": 20 - ticket.reset_epoch,
         "train_seconds": 0.25,
         "images_per_second": 61000.0,
+        "gpu_utilisation": None,
+        "gpu_memory_bytes": None,
         "backend": "loop",
         "backend_ms": None,
         "pack": f"r{ticket.replicate}-{ticket.mask}",
@@ -159,6 +161,8 @@ def write_dense(run: RunFolder, replicate: int) -> None:
         "epochs_trained": 20.0,
         "train_seconds": 0.31,
         "images_per_second": 60500.0,
+        "gpu_utilisation": None,
+        "gpu_memory_bytes": None,
         "backend": "loop",
         "backend_ms": None,
         "device": "cpu",

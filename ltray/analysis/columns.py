@@ -60,6 +60,8 @@ TICKET_SCHEMA = pa.schema(
         pa.field("epochs_trained", pa.float64()),
         pa.field("train_seconds", pa.float64()),
         pa.field("images_per_second", pa.float64()),
+        pa.field("gpu_utilisation", pa.float64()),  # mean in [0, 1] of the last attempt, by NVML
+        pa.field("gpu_memory_bytes", pa.int64()),  # most in use on the device in that time
         pa.field("backend", pa.string()),
         pa.field("backend_ms", pa.string()),
         pa.field("pack", pa.string()),

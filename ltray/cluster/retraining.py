@@ -48,7 +48,7 @@ class Retraining:
         self.storage = storage
         self.tables_written = time.monotonic()
         self._say = say
-        self._said_cpu = False
+        self._said_cpu = self._said_unread = False
         self._said_backends: set[tuple[str, str]] = set()
 
     def finish(self) -> None:
@@ -96,10 +96,16 @@ class Retraining:
             self.tables_written = time.monotonic()
 
     def _check_device(self, row: Mapping[str, Any]) -> None:
-        """Say once that torch does not see the GPUs that trials are given."""
+        """Say once that torch does not see the GPUs that trials are given, or NVML does not."""
         if self.resources["gpu"] and row["device"] == "cpu" and not self._said_cpu:
             self._said_cpu = True
             self._say("warning: torch sees no GPU in the trials, so they compute on the CPU")
+        if row["device"] != "cpu" and row["gpu_utilisation"] is None and not self._said_unread:
+            self._said_unread = True
+            self._say(
+                f"warning: NVML could not read the GPU of a trial on {row['node']}, so "
+                "gpu_utilisation and gpu_memory_bytes stay empty; the trial's log says why"
+            )
 
     def _say_backend(self, row: Mapping[str, Any]) -> None:
         """Say what `auto` measured where it first took a backend."""

@@ -15,6 +15,17 @@ from ltray.run import Run
 if TYPE_CHECKING:
     from ltray.training.place import Place
 
+SHOWN = (
+    "epoch",
+    "train_loss",
+    "val_top1",
+    "val_loss",
+    "test_top1",
+    "learning_rate",
+    "images_per_second",
+    "gpu_utilisation",
+    "gpu_memory_bytes",
+)
 REPORT_EVERY_SECONDS = 1.0  # each report waits for the driver: often is slow for small networks
 
 Row = dict[str, Any]
@@ -91,10 +102,10 @@ class _Reports:
 
 
 def _shown(rows: Sequence[Row]) -> dict[str, float]:
-    """Means over the pack at its last epoch."""
+    """Means over the pack at its last epoch of what is known."""
     last = [row for row in rows if row["step"] == rows[-1]["step"]]
-    names = ("epoch", "train_loss", "val_top1", "val_loss", "test_top1", "learning_rate")
-    return {name: sum(row[name] for row in last) / len(last) for name in names} if last else {}
+    found = {name: [row[name] for row in last if row[name] is not None] for name in SHOWN}
+    return {name: sum(values) / len(values) for name, values in found.items() if values}
 
 
 def _place(config: Row) -> "Place":

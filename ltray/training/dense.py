@@ -15,12 +15,14 @@ from ltray.training.backends.loop import Loop
 from ltray.training.backends.trial import Choice
 from ltray.training.evaluation import evaluate
 from ltray.training.fit import Member, fit
+from ltray.training.gpu_use import GpuUse
 from ltray.training.network import Network
 from ltray.training.place import Place
 from ltray.training.recipe import Recipe
 from ltray.training.start import (
     begin,
     conditions,
+    images_per_second,
     measured,
     now,
     open_batches,
@@ -39,7 +41,8 @@ def train_dense(run: Run, replicate: int, place: Place, on_row: OnRow) -> Trajec
     Goes on from the nearest earlier step that was saved, with the bits of never having stopped.
 
     Args:
-        on_row: called with each epoch row as it comes.
+        on_row: called with each epoch row as it comes; it also has images_per_second,
+            gpu_utilisation and gpu_memory_bytes.
 
     Raises:
         StageFailed: the loss is no longer finite. There is no grid without a dense network.
@@ -58,6 +61,7 @@ class _DenseRun:
         self.batches = open_batches(run, place, self.data_seed)
         self.recipe = Recipe(run.experiment.train, self.batches.steps_per_epoch)
         self.states = States(self._write_state)
+        self.gpu_use = GpuUse(place.gpu_uuid)
 
     def make_whole(self) -> Trajectory:
         record = read_trajectory(self.folder)
@@ -103,7 +107,8 @@ class _DenseRun:
         if network is None or network.step < nearest:
             network = self._network(load_snapshot(saved[nearest]) if saved else None)
         alone = [Member(0, ALONE.backend, network)]
-        fit(alone, self.batches, self.recipe, self._on_epoch, self.states, until=step)
+        with self.gpu_use:
+            fit(alone, self.batches, self.recipe, self._on_epoch, self.states, until=step)
         return network
 
     def _saved_before(self, step: int) -> dict[int, Path]:
@@ -127,7 +132,14 @@ class _DenseRun:
                 f"its loss is not finite after step {network.step}",
                 "lower train.lr or add train.warmup_epochs",
             )
-        self.on_row({**network.epochs[-1], "replicate": self.replicate})
+        self.on_row(
+            {
+                **network.epochs[-1],
+                "replicate": self.replicate,
+                "images_per_second": images_per_second(network, self.recipe),
+                **self.gpu_use.columns(),
+            }
+        )
 
     def _write_state(self, network: Network) -> None:
         save_snapshot(self.folder.dense_state, network.snapshot())
@@ -142,6 +154,7 @@ class _DenseRun:
             "seed": self.seed,
             "data_seed": self.data_seed,
             **measured(network, self.recipe),
+            **self.gpu_use.columns(),
             **conditions(self.place, ALONE, started_at, attempts),
         }
         names = prunable(network.model)

@@ -31,6 +31,13 @@ class Place:
             return torch.cuda.get_device_name(self.device)
         return "cpu"
 
+    @property
+    def gpu_uuid(self) -> str | None:
+        """The GPU's own name, by which NVML finds it too; None on a CPU."""
+        if self.device.type == "cuda":
+            return f"GPU-{torch.cuda.get_device_properties(self.device).uuid}"
+        return None
+
 
 def this_place(gpus: int = 0, threads: int = 1, node: str | None = None) -> Place:
     """Set torch up for exact training in this process and say where that is.

@@ -15,6 +15,7 @@ from ltray.lottery.trajectory import EpochRow, Trajectory, read_trajectory
 from ltray.run import Run
 from ltray.training.backends.trial import Choice, choose
 from ltray.training.fit import Member, fit
+from ltray.training.gpu_use import GpuUse
 from ltray.training.network import Network
 from ltray.training.place import Place, memory_for_pack
 from ltray.training.recipe import Recipe
@@ -22,6 +23,7 @@ from ltray.training.start import (
     begin,
     chosen,
     conditions,
+    images_per_second,
     measured,
     now,
     open_batches,
@@ -39,7 +41,8 @@ def train_pack(run: Run, pack: Pack, place: Place, on_progress: OnProgress) -> N
     """Train the tickets of a pack that are not done, each from its own last saved state.
 
     Args:
-        on_progress: called after each evaluation with the new epoch rows and the records of the
+        on_progress: called after each evaluation with the new epoch rows, which also have
+            images_per_second, gpu_utilisation and gpu_memory_bytes, and the records of the
             tickets that have ended; at the start with those that had ended before.
     """
     replicate = run.folder.replicate(pack.tickets[0].replicate)
@@ -68,6 +71,7 @@ class _Retraining:
         self.tickets = {ticket.name: ticket for ticket in left}
         self.masks = {name: self._mask(ticket) for name, ticket in self.tickets.items()}
         self.states = States(self._write_state)
+        self.gpu_use = GpuUse(place.gpu_uuid)
 
     def train(self) -> None:
         self.started_at = now()
@@ -80,7 +84,8 @@ class _Retraining:
         at_once = min(choice.at_once for choice in self.choices.values())
         for first in range(0, len(self.pack.seats), at_once):
             if members := self._members(self.pack.seats[first : first + at_once]):
-                fit(members, self.batches, self.recipe, self._on_epoch, self.states)
+                with self.gpu_use:
+                    fit(members, self.batches, self.recipe, self._on_epoch, self.states)
 
     def _choices(self) -> dict[str, Choice]:
         """Ticket -> how it is trained: as was chosen before on such a device, else as now."""
@@ -145,7 +150,7 @@ class _Retraining:
 
     def _on_epoch(self, networks: Sequence[Network]) -> None:
         whole = [network for network in networks if not network.diverged]
-        rows = [self._with_replicate(network.epochs[-1]) for network in whole]
+        rows = [self._live(network) for network in whole]
         ended = [
             network
             for network in networks
@@ -176,6 +181,14 @@ class _Retraining:
         folder.state.unlink(missing_ok=True)
         return record
 
+    def _live(self, network: Network) -> EpochRow:
+        """The last epoch row, with what is only told while training goes on."""
+        return {
+            **self._with_replicate(network.epochs[-1]),
+            "images_per_second": images_per_second(network, self.recipe),
+            **self.gpu_use.columns(),
+        }
+
     def _with_replicate(self, row: EpochRow) -> EpochRow:
         return {**row, "replicate": self.replicate}
 
@@ -187,6 +200,7 @@ class _Retraining:
             "status": "diverged" if network.diverged else "done",
             "error": "the loss is not finite" if network.diverged else None,
             **measured(network, self.recipe),
+            **self.gpu_use.columns(),
             "pack": self.pack.name,
             **conditions(
                 self.place, self.choices[network.name], self.started_at, self.attempts[network.name]

@@ -82,7 +82,6 @@ def measured(network: Network, recipe: Recipe) -> dict[str, Any]:
     columns = ("val_top1", "val_loss", "test_top1", "test_top5", "test_loss")
     last = network.epochs[-1] if network.epochs and not network.diverged else {}
     best = max(network.epochs, key=lambda row: row["val_top1"], default={})
-    images = network.steps_trained * recipe.train.batch_size
     return {
         **{column: last.get(column) for column in columns},
         "best_val_top1": best.get("val_top1"),
@@ -90,8 +89,14 @@ def measured(network: Network, recipe: Recipe) -> dict[str, Any]:
         "steps_trained": network.steps_trained,
         "epochs_trained": network.steps_trained / recipe.steps_per_epoch,
         "train_seconds": network.train_seconds,
-        "images_per_second": images / network.train_seconds if network.train_seconds else None,
+        "images_per_second": images_per_second(network, recipe),
     }
+
+
+def images_per_second(network: Network, recipe: Recipe) -> float | None:
+    """Training images by the network's own share of the time so far."""
+    images = network.steps_trained * recipe.train.batch_size
+    return images / network.train_seconds if network.train_seconds else None
 
 
 def conditions(place: Place, choice: Choice, started_at: str, attempts: int) -> dict[str, Any]:
