@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
+from ltray.data.copies_to_device import on_device
 from ltray.randomness import seed_for, uniforms
 
 PADDING = 4
@@ -170,14 +171,14 @@ def _cut_many(images: torch.Tensor, crops: Crops, size: int) -> torch.Tensor:
     rows = crops.boxes[:, :1] + span
     columns = crops.boxes[:, 1:2] + np.where(crops.mirrored[:, None], span[::-1], span)
     height, width = images.shape[1:3]
-    rows_at = torch.from_numpy(rows.clip(0, height - 1)).to(images.device)
-    columns_at = torch.from_numpy(columns.clip(0, width - 1)).to(images.device)
+    rows_at = on_device(rows.clip(0, height - 1), images.device)
+    columns_at = on_device(columns.clip(0, width - 1), images.device)
     each = torch.arange(len(images), device=images.device)[:, None, None]
     cut = images[each, rows_at[:, :, None], columns_at[:, None, :]]
     if rows.min() >= 0 and columns.min() >= 0 and rows.max() < height and columns.max() < width:
         return cut
-    inside_rows = torch.from_numpy((rows >= 0) & (rows < height)).to(images.device)
-    inside_columns = torch.from_numpy((columns >= 0) & (columns < width)).to(images.device)
+    inside_rows = on_device((rows >= 0) & (rows < height), images.device)
+    inside_columns = on_device((columns >= 0) & (columns < width), images.device)
     return cut * (inside_rows[:, :, None, None] & inside_columns[:, None, :, None])
 
 
@@ -238,16 +239,13 @@ def _weighted(images: torch.Tensor, places: Integers, taps: _Taps, axis: int) ->
     """Sums over the taps along one axis of [B, H, W, C], rounded to uint8."""
     shape = [-1, 1, 1, 1]
     shape[axis] = places.shape[1]
-
-    def on_device(values: Integers) -> torch.Tensor:
-        return torch.from_numpy(values).to(images.device).reshape(shape)
-
-    bits = torch.from_numpy(taps.precision).to(images.device).reshape(-1, 1, 1, 1).int()
+    lines = list(images.shape)
+    lines[axis] = places.shape[1]
+    at = on_device(places, images.device)
+    weights = on_device(taps.weights, images.device).int()
+    bits = on_device(taps.precision, images.device).reshape(-1, 1, 1, 1).int()
     total = (1 << (bits - 1)).int()  # a half: the shift below rounds down
     for tap in range(places.shape[2]):
-        index = on_device(places[:, :, tap])
-        lines = list(images.shape)
-        lines[axis] = places.shape[1]
-        picked = images.gather(axis, index.expand(lines))
-        total = total + picked.int() * on_device(taps.weights[:, :, tap]).int()
+        picked = images.gather(axis, at[:, :, tap].reshape(shape).expand(lines))
+        total = total + picked.int() * weights[:, :, tap].reshape(shape)
     return (total >> bits).clamp(0, 255).to(torch.uint8)

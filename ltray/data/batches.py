@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from ltray.data.augment import centre_crops, training_crops
+from ltray.data.copies_to_device import on_device
 from ltray.data.images import Images, ResidentImages, open_images, resident_budget
 from ltray.data.manifest import Manifest
 from ltray.data.selection import Labelled, Selection, select
@@ -130,9 +131,9 @@ class Batches:
         else:
             made = map(images, spans)
         labels = self._set.train.labels
+        labels = labels.index_select(0, on_device(order, labels.device))
         for span, batch in zip(spans, made, strict=True):
-            index = torch.from_numpy(order[span]).to(labels.device)
-            yield self._normalised(batch), labels.index_select(0, index)
+            yield self._normalised(batch), labels[span]
 
     def evaluation(self, split: str) -> Iterator[Batch]:
         """All images of `validation` or `test` in fixed order; the last batch may be short."""

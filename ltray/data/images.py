@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from ltray.data.augment import Crops, centre_crops, crop_many, crop_one
+from ltray.data.copies_to_device import on_device
 from ltray.data.manifest import Manifest, PartFile
 from ltray.data.node_cache import on_this_node
 from ltray.data.pixels import Pixels, from_stored
@@ -48,7 +49,7 @@ class ResidentImages:
         self._images = images
 
     def take(self, positions: Positions, crops: Crops, size: int) -> torch.Tensor:
-        index = torch.from_numpy(positions).to(self._images.device)
+        index = on_device(positions, self._images.device)
         return crop_many(self._images.index_select(0, index), crops, size)
 
     def expect(self, positions: Positions) -> None:
