@@ -69,7 +69,9 @@ def random_masks(model: torch.nn.Module, count: int) -> list[Mask]:
     return [*masks, {name: torch.ones(shape, dtype=torch.bool) for name, shape in shapes.items()}]
 
 
-def pack_of(arch: str, count: int, recipe: Recipe, dtype: torch.dtype) -> list[Network]:
+def pack_of(
+    arch: str, count: int, recipe: Recipe, dtype: torch.dtype, device: str = "cpu"
+) -> list[Network]:
     """Tickets with other masks and other weights."""
     channels, size = NETWORKS.get(arch, OWN_IMAGES)
     models = [build(arch, CLASSES, channels, size, seed).to(dtype) for seed in range(count)]
@@ -77,7 +79,7 @@ def pack_of(arch: str, count: int, recipe: Recipe, dtype: torch.dtype) -> list[N
     return [
         Network(
             f"ticket {number}",
-            model.to(memory_format=torch.channels_last),
+            model.to(device, memory_format=torch.channels_last),  # type: ignore[call-overload]
             Snapshot(step=0, model=copy.deepcopy(model.state_dict())),
             mask,
             recipe,
@@ -98,9 +100,9 @@ def batches_for(arch: str, count: int, dtype: torch.dtype) -> Iterator[tuple[tor
 
 def train(backend: str, seats: Sequence[Network | None], arch: str, steps: int) -> None:
     together = open_backend(backend, tuple(seats))
-    dtype = next(iter(together.networks[0].parameters.values())).dtype
-    for images, labels in batches_for(arch, steps, dtype):
-        together.train_step(images, labels)
+    of = next(iter(together.networks[0].parameters.values()))
+    for images, labels in batches_for(arch, steps, of.dtype):
+        together.train_step(images.to(of.device), labels.to(of.device))
     together.settle()
 
 

@@ -145,10 +145,12 @@ class Network:
         }
 
     def _restore_optimizer(self, state: dict[str, Tensors]) -> None:
+        counts_on_device = bool(self.optimizer.defaults["fused"])
         for name, parts in state.items():
             parameter = self.parameters[name]
             self.optimizer.state[parameter] = {
-                part: _laid_out_like(parameter, value) for part, value in parts.items()
+                part: _laid_out_like(parameter, value, counts_on_device)
+                for part, value in parts.items()
             }
 
 
@@ -168,9 +170,11 @@ def _factor(mask: torch.Tensor, weight: nn.Parameter) -> torch.Tensor:
     return torch.empty_like(weight, requires_grad=False).copy_(mask)
 
 
-def _laid_out_like(parameter: nn.Parameter, value: torch.Tensor) -> torch.Tensor:
-    if value.shape != parameter.shape:
-        return value.clone()  # Adam's step count, which stays on the CPU
+def _laid_out_like(
+    parameter: nn.Parameter, value: torch.Tensor, counts_on_device: bool
+) -> torch.Tensor:
+    if value.shape != parameter.shape:  # Adam's step count
+        return value.to(parameter.device if counts_on_device else "cpu", copy=True)
     return torch.empty_like(parameter, requires_grad=False).copy_(value)
 
 

@@ -77,4 +77,6 @@ def _make_gpu_deterministic() -> None:
     # cuBLAS reads it when it starts: without it some of its sums have no fixed order.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True, warn_only=True)  # imports the compiler: 4 s
+    # Else every tensor that a kernel is about to fill is filled with NaN before.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.benchmark = False

@@ -75,7 +75,7 @@ class Together:
         """[K]; the gradient of their sum is each seat's own."""
         each = functional.cross_entropy(
             self._joint.logits(images).flatten(0, 1),
-            labels.repeat_interleave(len(self.seats)),
+            labels[:, None].expand(-1, len(self.seats)).flatten(),
             reduction="none",
             label_smoothing=self._smoothing,
         )
