@@ -16,22 +16,13 @@ from functools import partial
 
 import torch
 from measuring import conditions, print_table, summary, write_json
+from networks import Case, batch, ticket
 
-from ltray.experiment import Train
-from ltray.lottery.snapshot import Snapshot
-from ltray.models.networks import build
-from ltray.models.prunable import prunable
-from ltray.training.network import Network
-from ltray.training.recipe import Recipe
-
-SPARSITY = 0.9
-CLASSES = 10
-# Network: channels, pixels per side, batch.
-CASES = {
-    "resnet20": (3, 32, 128),
-    "mobilenet_v2": (3, 64, 64),
-    "lenet_300_100": (1, 28, 60),
-}
+CASES = (
+    Case("resnet20", 3, 32, 128),
+    Case("mobilenet_v2", 3, 64, 64),
+    Case("lenet_300_100", 1, 28, 60),
+)
 
 
 def main() -> None:
@@ -45,8 +36,10 @@ def main() -> None:
     torch.set_num_threads(1)
     device = torch.device(options.device)
     found = {
-        arch: shares(arch, device, options.rounds, options.steps * (20 if "lenet" in arch else 1))
-        for arch in CASES
+        case.arch: shares(
+            case, device, options.rounds, options.steps * (20 if case.side < 32 else 1)
+        )
+        for case in CASES
     }
     print_table([{"network": arch, **of} for arch, of in found.items()])
     where = conditions("torch")
@@ -54,10 +47,10 @@ def main() -> None:
     write_json(options.json, {"percent_of_a_step": found, "where": where})
 
 
-def shares(arch: str, device: torch.device, rounds: int, steps: int) -> dict[str, float | int]:
+def shares(case: Case, device: torch.device, rounds: int, steps: int) -> dict[str, float | int]:
     """Percent of a step that masking takes: median, range, number of rounds; and a step's ms."""
-    masking, plain = (network(arch, device, masked) for masked in (True, False))
-    images, labels = batch(arch, device)
+    masking, plain = (ticket(case, device, masked) for masked in (True, False))
+    images, labels = batch(case, device)
     turns = [partial(one.train_step, images, labels) for one in (masking, plain)]
     in_turn(turns, 5, device)
     found, milliseconds = [], []
@@ -67,7 +60,7 @@ def shares(arch: str, device: torch.device, rounds: int, steps: int) -> dict[str
             with_masks, without = without, with_masks
         found.append(100 * (with_masks - without) / with_masks)
         milliseconds.append(1000 * with_masks / steps)
-        print(f"  round {number + 1}/{rounds}, {arch}: {found[-1]:.2f} %", flush=True)
+        print(f"  round {number + 1}/{rounds}, {case.arch}: {found[-1]:.2f} %", flush=True)
     return {**summary(found), "step_ms": summary(milliseconds)["median"]}
 
 
@@ -84,32 +77,6 @@ def in_turn(
                 torch.cuda.synchronize(device)
             seconds[which] += time.perf_counter() - started
     return seconds[0], seconds[1]
-
-
-def network(arch: str, device: torch.device, masked: bool) -> Network:
-    """A ticket, or the same network without masks."""
-    channels, size, batch_size = CASES[arch]
-    model = build(arch, CLASSES, channels, size, seed=0)
-    source = torch.Generator().manual_seed(0)
-    mask = {
-        name: torch.rand(model.get_parameter(name).shape, generator=source) >= SPARSITY
-        for name in prunable(model)
-    }
-    recipe = Recipe(
-        Train(epochs=1000, batch_size=batch_size, lr=1e-4, momentum=0.9, weight_decay=1e-4),
-        steps_per_epoch=100,
-    )
-    state = Snapshot(step=0, model=dict(model.state_dict()))
-    placed = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return Network("ticket", placed, state, mask if masked else {}, recipe, data_seed=0)
-
-
-def batch(arch: str, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    """Random images and labels."""
-    channels, size, batch_size = CASES[arch]
-    images = torch.randn(batch_size, channels, size, size, device=device)
-    labels = torch.randint(CLASSES, (batch_size,), device=device)
-    return images.contiguous(memory_format=torch.channels_last), labels
 
 
 if __name__ == "__main__":

@@ -30,14 +30,13 @@ import torch
 from archives import repeated
 from measuring import conditions, interleaved, print_table, rates, summary, write_json
 from prepare import run_of
+from shards import prepared
 
-from ltray.data.archives.sources import open_source
 from ltray.data.augment import training_crops
 from ltray.data.batches import EXPECTED_AHEAD, epoch_order
 from ltray.data.images import Images, open_images
-from ltray.data.manifest import read_manifest, write_manifest
+from ltray.data.manifest import read_manifest
 from ltray.data.selection import Labelled, select
-from ltray.data.shards import plan, write_part
 from ltray.run import Run
 from ltray.tables import read_table
 
@@ -106,16 +105,6 @@ def main() -> None:
     )
     if options.folder is None:
         shutil.rmtree(folder)
-
-
-def prepared(run: Run) -> None:
-    """Make the run's shards in this process, if they are not made."""
-    if run.data.manifest.is_file():
-        return
-    source = open_source(run.experiment.data)
-    planned = plan(source, run.pixels)
-    records = [write_part(part, source, run.pixels, run.data) for part in planned.parts]
-    write_manifest(run.data, planned, records, run.fingerprint, seconds=0.0)
 
 
 def batches(images: Images, train: Labelled, side: int, epoch: int) -> Iterator[torch.Tensor]:
