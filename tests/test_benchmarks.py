@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-BENCHMARK = Path(__file__).parents[1] / "benchmarks" / "gpu.py"
+BENCHMARK = str(Path(__file__).parents[1] / "benchmarks" / "gpu.py")
 
 
 @pytest.mark.slow

@@ -1,5 +1,6 @@
 """Whole commands on real digits, from a person's side: each starts Ray, so they are few."""
 
+import json
 import os
 import signal
 import subprocess
@@ -61,6 +62,9 @@ def test_from_nothing_to_a_report_then_again_then_grown(tmp_path: Path, make_run
     assert str(folder / "report.html") in first.out
     assert (folder / "report.html").is_file()
     assert list(folder.glob("tune/*/*/*/*/events.out.tfevents*"))
+    logs = [path.read_text() for path in folder.glob("tune/*/*/*/*/result.json")]
+    shown = [json.loads(line) for log in logs for line in log.splitlines()]
+    assert min(one["images_per_second"] for one in shown if "val_top1" in one) > 0
     assert final_bits(folder) == undisturbed_bits(make_run, {})
     assert "Traceback" not in first.err + first.out
 

@@ -244,7 +244,8 @@ def _weighted(images: torch.Tensor, places: Integers, taps: _Taps, axis: int) ->
     at = on_device(places, images.device)
     weights = on_device(taps.weights, images.device).int()
     bits = on_device(taps.precision, images.device).reshape(-1, 1, 1, 1).int()
-    total = (1 << (bits - 1)).int()  # a half: the shift below rounds down
+    half = 1 << (taps.precision - 1)  # the shift below rounds down
+    total = on_device(half, images.device).reshape(-1, 1, 1, 1).int()
     for tap in range(places.shape[2]):
         picked = images.gather(axis, at[:, :, tap].reshape(shape).expand(lines))
         total = total + picked.int() * weights[:, :, tap].reshape(shape)
