@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import MakeRun
-from test_backends import batches_for, pack_of, recipe_of
+from packs import batches_for, pack_of, recipe_of
 
 from ltray.files import read_json
 from ltray.lottery.pruning import make_masks

@@ -9,9 +9,6 @@ import torch
 
 from ltray.experiment import Train, step_of
 
-# Where the optimizer's step is one kernel over all parameters (torch's `fused`, not the backend).
-ONE_KERNEL_ON = ("cuda",)
-
 
 @dataclass(frozen=True)
 class Recipe:
