@@ -16,15 +16,27 @@ from ltray.data.images import BatchMemory
 from ltray.data.manifest import read_manifest
 from ltray.data.selection import image_counts, select
 from ltray.errors import LtrayError
+from ltray.group import ALONE, Group
 from ltray.run import Run
 
 CPU = torch.device("cpu")
 
 
-def batches_of(run: Run, batch_size: int = 60, data_seed: int = 0, threads: int = 1) -> Batches:
+def batches_of(
+    run: Run, batch_size: int = 60, data_seed: int = 0, threads: int = 1, group: Group = ALONE
+) -> Batches:
     manifest = read_manifest(run.data)
     data_set = open_data_set(run.data, manifest, run.experiment.data, CPU, threads)
-    return Batches(data_set, batch_size, data_seed)
+    return Batches(data_set, batch_size, data_seed, group)
+
+
+class OneOfThree(Group):
+    """Where a process stands, without the others."""
+
+    size = 3
+
+    def __init__(self, rank: int) -> None:
+        self.rank = rank
 
 
 def epoch_of(batches: Batches, epoch: int, first: int = 0) -> list[tuple[torch.Tensor, Any]]:
@@ -109,6 +121,29 @@ def test_evaluation_shows_every_image_once_in_a_fixed_order(make_run: MakeRun) -
     again = [(x.clone(), y.tolist()) for x, y in batches.evaluation("test")]
     assert sum(len(labels) for _, labels in shown) == 359
     assert equal(shown, again)
+
+
+def joined(shown: list[list[tuple[torch.Tensor, Any]]]) -> list[tuple[torch.Tensor, Any]]:
+    """The batches whose parts several processes are shown."""
+    return [
+        (torch.cat([images for images, _ in parts]), [one for _, labels in parts for one in labels])
+        for parts in zip(*shown, strict=True)
+    ]
+
+
+@pytest.mark.parametrize("resident", [True, False])
+def test_the_parts_of_three_processes_are_the_batches_of_one(
+    resident: bool, make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batches_module, "resident_budget", lambda _device: resident * 10**9)
+    run = make_run(data__augment="random_crop")
+    alone = batches_of(run, batch_size=61)
+    three = [batches_of(run, batch_size=61, group=OneOfThree(rank)) for rank in range(3)]
+    assert equal(epoch_of(alone, 2, first=4), joined([epoch_of(one, 2, first=4) for one in three]))
+    assert [len(labels) for _, labels in epoch_of(three[0], 0)] == [20] * 20
+    whole = torch.cat([images for images, _ in alone.evaluation("test")])
+    parts = [images for one in three for images, _ in one.evaluation("test")]
+    assert torch.equal(whole, torch.cat(parts))
 
 
 def test_colour_is_standardised_by_the_train_shards_own_statistics(

@@ -11,6 +11,7 @@ COMMANDS = {"prepare", "dense", "sweep", "report"}
 LEVELS = {
     "errors": 0,
     "files": 1,
+    "group": 1,
     "randomness": 1,
     "tables": 2,
     "layout": 1,

@@ -19,6 +19,7 @@ from ltray.data.images import Images, ResidentImages, open_images, resident_budg
 from ltray.data.manifest import Manifest
 from ltray.data.selection import Labelled, Selection, select
 from ltray.experiment import Data, steps_per_epoch
+from ltray.group import ALONE, Group
 from ltray.layout import DataFolder
 from ltray.randomness import hashes, permutation, seed_for
 
@@ -107,9 +108,16 @@ def _normalisation(manifest: Manifest) -> tuple[Sequence[float], Sequence[float]
 
 
 class Batches:
-    """Training batches in the order of one data_seed, and evaluation batches."""
+    """Training batches in the order of one data_seed, and evaluation batches.
 
-    def __init__(self, data_set: DataSet, batch_size: int, data_seed: int) -> None:
+    Each process of a group gets its part of every training batch and of every split: images, their
+    order and their crops are those that one process alone has at these positions.
+    """
+
+    def __init__(
+        self, data_set: DataSet, batch_size: int, data_seed: int, group: Group = ALONE
+    ) -> None:
+        self.group = group
         self._set = data_set
         self._batch_size = batch_size
         self._data_seed = data_seed
@@ -124,7 +132,7 @@ class Batches:
         """
         order = epoch_order(self._set.train.parts, self._data_seed, epoch)
         steps = range(first, self.steps_per_epoch if stop is None else stop)
-        spans = [slice(step * self._batch_size, (step + 1) * self._batch_size) for step in steps]
+        spans = [self._span(step, len(order)) for step in steps]
         images = partial(self._training_images, epoch, order)
         if not isinstance(self._set.train.images, ResidentImages):
             made = self._read_ahead(images, order, spans)
@@ -138,11 +146,18 @@ class Batches:
     def evaluation(self, split: str) -> Iterator[Batch]:
         """All images of `validation` or `test` in fixed order; the last batch may be short."""
         chosen = self._set.validation if split == "validation" else self._set.test
-        for first in range(0, chosen.size, EVALUATION_BATCH):
-            positions = np.arange(first, min(first + EVALUATION_BATCH, chosen.size))
+        part = self.group.part(range(chosen.size))
+        for first in part[::EVALUATION_BATCH]:
+            positions = np.arange(first, min(first + EVALUATION_BATCH, part.stop))
             crops = centre_crops(len(positions), self._set.side, self._crop_size)
             images = chosen.images.take(positions, crops, self._crop_size)
-            yield self._normalised(images), chosen.labels[first : first + EVALUATION_BATCH]
+            yield self._normalised(images), chosen.labels[first : first + len(positions)]
+
+    def _span(self, step: int, images: int) -> slice:
+        """Where this process's images of a batch stand in the epoch's order."""
+        first = step * self._batch_size
+        part = self.group.part(range(first, min(first + self._batch_size, images)))
+        return slice(part.start, part.stop)
 
     def _read_ahead(
         self,

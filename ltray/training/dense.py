@@ -1,11 +1,13 @@
 """The dense run: one network without a mask, saved at the reset points and at the end."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from ltray.errors import StageFailed
 from ltray.experiment import replicate_seeds, step_of
 from ltray.files import sha256_of
+from ltray.group import ALONE, Group
 from ltray.lottery.snapshot import Snapshot, load_snapshot, save_snapshot
 from ltray.lottery.trajectory import EpochRow, Trajectory, read_trajectory, write_trajectory
 from ltray.models.prunable import output_layer, prunable
@@ -19,6 +21,7 @@ from ltray.training.gpu_use import GpuUse
 from ltray.training.network import Network
 from ltray.training.place import Place
 from ltray.training.recipe import Recipe
+from ltray.training.shared_network import SharedNetwork
 from ltray.training.start import (
     begin,
     conditions,
@@ -31,53 +34,69 @@ from ltray.training.start import (
 )
 from ltray.training.states import States
 
-ALONE = Choice("loop", at_once=1)
+BY_LOOP = Choice("loop", at_once=1)
 OnRow = Callable[[EpochRow], None]
 
 
-def train_dense(run: Run, replicate: int, place: Place, on_row: OnRow) -> Trajectory:
+def train_dense(
+    run: Run, replicate: int, place: Place, on_row: OnRow, group: Group = ALONE
+) -> Trajectory:
     """Make a replicate's trajectory whole, or add the reset points that it lacks.
 
     Goes on from the nearest earlier step that was saved, with the bits of never having stopped.
+    Of a group, every process calls this; only the first reads and writes the replicate's folder.
 
     Args:
-        on_row: called with each epoch row as it comes; it also has images_per_second,
-            gpu_utilisation and gpu_memory_bytes.
+        on_row: called with each epoch row as it comes, in every process of a group; it also has
+            images_per_second, gpu_utilisation and gpu_memory_bytes.
+        group: the processes that train it together.
 
     Raises:
         StageFailed: the loss is no longer finite. There is no grid without a dense network.
     """
-    return _DenseRun(run, replicate, place, on_row).make_whole()
+    return _DenseRun(run, replicate, place, on_row, group).make_whole()
 
 
 class _DenseRun:
-    def __init__(self, run: Run, replicate: int, place: Place, on_row: OnRow) -> None:
+    def __init__(self, run: Run, replicate: int, place: Place, on_row: OnRow, group: Group) -> None:
         self.run = run
         self.replicate = replicate
         self.place = place
         self.on_row = on_row
+        self.group = group
         self.seed, self.data_seed = replicate_seeds(run.experiment, replicate)
         self.folder = run.folder.replicate(replicate)
-        self.batches = open_batches(run, place, self.data_seed)
+        self.batches = open_batches(run, place, self.data_seed, group)
         self.recipe = Recipe(run.experiment.train, self.batches.steps_per_epoch)
         self.states = States(self._write_state)
         self.gpu_use = GpuUse(place.gpu_uuid)
 
     def make_whole(self) -> Trajectory:
-        record = read_trajectory(self.folder)
-        missing = [step for step in self._wanted() if not self._has(record, step)]
+        record, missing = self.group.first(self._left)
         if record is not None and not missing:
             return record
         self._check_experiment()
         started_at = now()
-        attempts = begin(self.folder.dense_attempts, self.place.device_name, ALONE)
+        begun = partial(begin, self.folder.dense_attempts, self.place.device_name, BY_LOOP)
+        attempts = self.group.first(begun)
         network: Network | None = None
         for step in missing:
             network = self._trained_to(step, network)
-            save_snapshot(self.folder.step(step), network.snapshot())
+            self._save(self.folder.step(step), network)
         if record is None:
             network = self._trained_to(self.recipe.total_steps, network)
-            record = self._new_record(network, started_at, attempts)
+            if not network.correct:  # it stood at the end already when it was loaded
+                network.correct = evaluate(Loop((network,)), self.batches)[0].correct
+            record = self.group.first(partial(self._new_record, network, started_at, attempts))
+        return self.group.first(partial(self._written, record, missing))
+
+    def _left(self) -> tuple[Trajectory | None, list[int]]:
+        """The record, if there is one, and the steps that are not saved."""
+        record = read_trajectory(self.folder)
+        return record, [step for step in self._wanted() if not self._has(record, step)]
+
+    def _written(self, record: Trajectory, missing: Sequence[int]) -> Trajectory:
+        """Write trajectory.json, with the steps that were missing."""
         hashes = {path.name: sha256_of(path) for path in map(self.folder.step, missing)}
         record = record.model_copy(update={"sha256": {**record.sha256, **hashes}})
         write_trajectory(self.folder, record)
@@ -102,27 +121,36 @@ class _DenseRun:
 
     def _trained_to(self, step: int, network: Network | None) -> Network:
         """The network after `step` steps, from where it stands or was saved nearest before."""
-        saved = self._saved_before(step)
-        nearest = max(saved, default=-1)
-        if network is None or network.step < nearest:
-            network = self._network(load_snapshot(saved[nearest]) if saved else None)
-        alone = [Member(0, ALONE.backend, network)]
+        stands_at = -1 if network is None else network.step
+        snapshot = self.group.first(partial(self._saved_between, stands_at, step))
+        if network is None or snapshot is not None:
+            network = self._network(snapshot)
+        alone = [Member(0, BY_LOOP.backend, network)]
         with self.gpu_use:
             fit(alone, self.batches, self.recipe, self._on_epoch, self.states, until=step)
         return network
 
-    def _saved_before(self, step: int) -> dict[int, Path]:
-        """Step -> file of everything saved up to `step`, itself included."""
+    def _saved_between(self, after: int, until: int) -> Snapshot | None:
+        """The last step that was saved later than `after` and not later than `until`."""
         files = [*self.folder.trajectory.parent.glob("step-*.safetensors")]
         steps = {int(path.stem.removeprefix("step-")): path for path in files}
         if self.folder.dense_state.is_file():
             steps[load_snapshot(self.folder.dense_state).step] = self.folder.dense_state
-        return {at: path for at, path in steps.items() if at <= step}
+        saved = [step for step in steps if after < step <= until]
+        return load_snapshot(steps[max(saved)]) if saved else None
 
     def _network(self, snapshot: Snapshot | None) -> Network:
         model = untrained(self.run, self.batches, self.seed, self.place.device)
         start = snapshot or Snapshot(step=0, model=dict(model.state_dict()))
+        if self.group.size > 1:
+            return SharedNetwork(
+                "dense", model, start, {}, self.recipe, self.data_seed, group=self.group
+            )
         return Network("dense", model, start, {}, self.recipe, self.data_seed)
+
+    def _save(self, path: Path, network: Network) -> None:
+        if self.group.rank == 0:
+            save_snapshot(path, network.snapshot())
 
     def _on_epoch(self, networks: Sequence[Network]) -> None:
         (network,) = networks
@@ -142,11 +170,9 @@ class _DenseRun:
         )
 
     def _write_state(self, network: Network) -> None:
-        save_snapshot(self.folder.dense_state, network.snapshot())
+        self._save(self.folder.dense_state, network)
 
     def _new_record(self, network: Network, started_at: str, attempts: int) -> Trajectory:
-        if not network.correct:  # it stood at the end already when it was loaded
-            network.correct = evaluate(Loop((network,)), self.batches)[0].correct
         save_correct(self.folder.dense_correct, network.correct)
         row = {
             "ticket": network.name,
@@ -155,7 +181,8 @@ class _DenseRun:
             "data_seed": self.data_seed,
             **measured(network, self.recipe),
             **self.gpu_use.columns(),
-            **conditions(self.place, ALONE, started_at, attempts),
+            **conditions(self.place, BY_LOOP, started_at, attempts),
+            "gpus": self.place.gpus * self.group.size,
         }
         names = prunable(network.model)
         sizes = {name: tensor.numel() for name, tensor in network.model.named_parameters()}

@@ -3,13 +3,13 @@
 B images, C channels, H W pixels.
 """
 
-from collections import defaultdict
 from dataclasses import dataclass
 
 import torch
 from torch.nn import functional
 
 from ltray.data.batches import Batches
+from ltray.group import Group
 from ltray.lottery.snapshot import Tensors
 from ltray.training.backends.backend import Backend
 
@@ -30,7 +30,10 @@ class Scores:
 
 @torch.inference_mode()
 def evaluate(networks: Backend, batches: Batches) -> list[Scores]:
-    """Measure networks with BatchNorm in evaluation mode and no augmentation."""
+    """Measure networks with BatchNorm in evaluation mode and no augmentation.
+
+    Each process of a group measures its part of the images, and all have the scores of all images.
+    """
     networks.train(False)
     validation = _tallies(networks, batches, "validation")
     test = _tallies(networks, batches, "test")
@@ -65,6 +68,12 @@ class _Tally:
         self._top5.append(hits.any(dim=1))
         self._losses.append(functional.cross_entropy(logits, labels, reduction="none").double())
 
+    def join(self, group: Group) -> None:
+        """Take in what the other processes of a group have measured on their parts."""
+        self._top1 = [_joined(self._top1, group)]
+        self._top5 = [_joined(self._top5, group)]
+        self._losses = [_joined(self._losses, group)]
+
     def top1(self) -> float:
         return _mean(self._top1)
 
@@ -80,11 +89,18 @@ class _Tally:
 
 def _tallies(networks: Backend, batches: Batches, split: str) -> list[_Tally]:
     """One for each network."""
-    tallies: defaultdict[int, _Tally] = defaultdict(_Tally)
+    tallies = [_Tally() for _ in networks.networks]
     for images, labels in batches.evaluation(split):
-        for number, logits in enumerate(networks.logits(images)):
-            tallies[number].add(logits, labels)
-    return list(tallies.values())
+        for tally, logits in zip(tallies, networks.logits(images), strict=True):
+            tally.add(logits, labels)
+    for tally in tallies:
+        tally.join(batches.group)
+    return tallies
+
+
+def _joined(measured: list[torch.Tensor], group: Group) -> torch.Tensor:
+    # Where there are fewer images than processes one has none; what it gives changes no dtype.
+    return group.joined(torch.cat(measured) if measured else torch.zeros(0, dtype=torch.bool))
 
 
 def _mean(hits: list[torch.Tensor]) -> float:

@@ -76,11 +76,10 @@ class Network:
         """
         self.prepare_step(self.optimizer)
         self.optimizer.zero_grad(set_to_none=True)
-        loss = self._loss(images, labels)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss = self._backward(images, labels)
         self._mask_gradients()
         self.optimizer.step()
-        self.loss_sum.add_(loss.detach())
+        self.loss_sum.add_(loss)
         self.count_step()
 
     def prepare_step(self, optimizer: torch.optim.Optimizer) -> None:
@@ -89,7 +88,7 @@ class Network:
         for group in optimizer.param_groups:
             group["lr"] = rate
         if self._drops_out:
-            torch.manual_seed(seed_for(self.data_seed, "dropout", self.step))
+            torch.manual_seed(self._dropout_seed())
 
     def count_step(self) -> None:
         """A step has been taken, and its loss has been added."""
@@ -127,9 +126,16 @@ class Network:
             epochs=tuple(self.epochs),
         )
 
-    def _loss(self, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    def _dropout_seed(self) -> int:
+        return seed_for(self.data_seed, "dropout", self.step)
+
+    def _backward(self, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Give each parameter its gradient of the batch's mean loss, which is returned."""
         smoothing = self.recipe.train.label_smoothing
-        return functional.cross_entropy(self.logits(images), labels, label_smoothing=smoothing)
+        logits = self.logits(images)
+        loss = functional.cross_entropy(logits, labels, label_smoothing=smoothing)
+        loss.backward()  # type: ignore[no-untyped-call]
+        return loss.detach()
 
     def _mask_gradients(self) -> None:
         # Masking the gradient and not the weight: else momentum would go on under the mask.

@@ -15,11 +15,13 @@ class Place:
 
     Attributes:
         node: address or name of the machine.
+        gpus: how many the process was given, also where torch finds none of them.
         threads: CPUs of the trial. On a CPU the first computes and the others only decode.
         cuda_visible_devices: as it was set for the trial; empty without GPUs.
     """
 
     device: torch.device
+    gpus: int
     threads: int
     node: str
     cuda_visible_devices: str
@@ -42,6 +44,9 @@ class Place:
 def this_place(gpus: int = 0, threads: int = 1, node: str | None = None) -> Place:
     """Set torch up for exact training in this process and say where that is.
 
+    The GPU is the process's current one. Ray Train lets each process of a node see the GPUs of all
+    and makes its own the current one; where it sees only its own, that is the first.
+
     Args:
         gpus: how many the trial was given. Where torch finds none of them (a pretended one), the
             place is a CPU, and the device column says so.
@@ -53,7 +58,8 @@ def this_place(gpus: int = 0, threads: int = 1, node: str | None = None) -> Plac
     if on_gpu:
         _make_gpu_deterministic()
     return Place(
-        device=torch.device("cuda", 0) if on_gpu else torch.device("cpu"),
+        device=torch.device("cuda", torch.cuda.current_device()) if on_gpu else torch.device("cpu"),
+        gpus=gpus,
         threads=threads,
         node=node or socket.gethostname(),
         cuda_visible_devices=os.environ.get("CUDA_VISIBLE_DEVICES", "") if gpus else "",

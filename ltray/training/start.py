@@ -14,6 +14,7 @@ from ltray.data.batches import Batches, DataSet, open_data_set
 from ltray.data.manifest import read_manifest
 from ltray.experiment import Data
 from ltray.files import read_json, write_json, write_whole
+from ltray.group import ALONE, Group
 from ltray.layout import DataFolder
 from ltray.lottery.snapshot import Tensors
 from ltray.models.networks import build
@@ -25,10 +26,10 @@ from ltray.training.place import Place
 from ltray.training.recipe import Recipe
 
 
-def open_batches(run: Run, place: Place, data_seed: int) -> Batches:
+def open_batches(run: Run, place: Place, data_seed: int, group: Group = ALONE) -> Batches:
     """The run's batches in one data order; images decoded before are kept by the process."""
     data_set = _data_set(run.data, run.experiment.data, place.device, place.threads)
-    return Batches(data_set, run.experiment.train.batch_size, data_seed)
+    return Batches(data_set, run.experiment.train.batch_size, data_seed, group)
 
 
 @lru_cache(maxsize=1)
