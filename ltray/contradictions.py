@@ -17,6 +17,7 @@ def contradictions(experiment: Experiment) -> list[Problem]:
         *_prune(experiment),
         *_reset(experiment),
         *_controls(experiment),
+        *_sweep(experiment),
         *_not_yet_available(experiment),
     ]
 
@@ -149,6 +150,16 @@ def _controls(experiment: Experiment) -> Iterator[Problem]:
     yield from _twice("controls", experiment.controls)
 
 
+def _sweep(experiment: Experiment) -> Iterator[Problem]:
+    gpus, batch = experiment.sweep.dense_gpus, experiment.train.batch_size
+    if gpus is not None and gpus > batch:
+        yield (
+            "sweep.dense_gpus",
+            f"{gpus} is more than the {batch} images of a batch, which they share",
+            f"write at most {batch}, or a larger train.batch_size",
+        )
+
+
 def _twice(key: str, values: Iterable[str]) -> Iterator[Problem]:
     doubled = [value for value, count in Counter(values).items() if count > 1]
     if doubled:
@@ -167,7 +178,6 @@ def _not_yet_available(experiment: Experiment) -> Iterator[Problem]:
         ("reset.retrainings", reset.retrainings, reset.retrainings > 1, "write 1"),
         ("controls", list(experiment.controls), bool(experiment.controls), "write []"),
         ("sweep.gpus_per_trial", sweep.gpus_per_trial, _many(sweep.gpus_per_trial), "0 or 1"),
-        ("sweep.dense_gpus", sweep.dense_gpus, _many(sweep.dense_gpus), "write 0 or 1"),
     ]
     for key, value, is_later, mend in later:
         if is_later:

@@ -5,7 +5,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,29 @@ def finish(process: subprocess.Popen[str], timeout: float = 240) -> Outcome:
 def run(command: str, *arguments: object, folder: Path) -> Outcome:
     """`python -m ltray.<command>` from start to end."""
     return finish(start(command, *arguments, folder=folder))
+
+
+@contextmanager
+def pretended_gpus(count: int) -> Iterator[tuple[str, int]]:
+    """A Ray cluster of its own with GPUs that are not there: its address, and its session."""
+    code = (
+        "import ray, sys\n"
+        f"ray.init(num_cpus=2, num_gpus={count}, include_dashboard=False, log_to_driver=False)\n"
+        "print(ray.get_runtime_context().gcs_address, flush=True)\n"
+        "sys.stdin.read()"
+    )
+    cluster = subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert cluster.stdout is not None
+    try:
+        yield cluster.stdout.readline().strip(), cluster.pid
+    finally:
+        cluster.communicate()
 
 
 def write_experiment(path: Path, document: dict[str, Any]) -> Path:
@@ -105,6 +129,11 @@ def wait_until(
 def trial_workers(driver: int) -> list[int]:
     """Processes of a driver's session that are Tune trials, by the title that Ray gives them."""
     return [pid for pid, title in ray_workers(driver) if title.startswith("ray::ImplicitFunc")]
+
+
+def group_workers(driver: int) -> list[int]:
+    """Processes of a driver's session that train one network together."""
+    return [pid for pid, title in ray_workers(driver) if title.startswith("ray::RayTrainWorker")]
 
 
 def ray_workers(driver: int) -> list[tuple[int, str]]:

@@ -18,6 +18,7 @@ from commands import (
     final_bits,
     finish,
     only_run,
+    pretended_gpus,
     rows,
     run,
     start,
@@ -276,21 +277,8 @@ def ready_packs(folder: Path) -> Any:
 
 def test_trials_are_pinned_to_distinct_gpus_also_pretended_ones(tmp_path: Path) -> None:
     path = write_experiment(tmp_path / "small.yaml", small_document(LONG))
-    code = (
-        "import ray, sys\n"
-        "ray.init(num_cpus=2, num_gpus=2, include_dashboard=False, log_to_driver=False)\n"
-        "print(ray.get_runtime_context().gcs_address, flush=True)\n"
-        "sys.stdin.read()"
-    )
-    cluster = subprocess.Popen(
-        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
-    assert cluster.stdout is not None
-    try:
-        address = cluster.stdout.readline().strip()
+    with pretended_gpus(2) as (address, _):
         ended = run("sweep", path, "--address", address, folder=tmp_path)
-    finally:
-        cluster.communicate()
     assert ended.status == 0, ended
     found = rows(only_run(tmp_path / "runs", "small"))
     assert {row["cuda_visible_devices"] for row in found} == {"0", "1"}

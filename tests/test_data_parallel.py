@@ -9,15 +9,27 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import MakeRun
+from commands import (
+    finish,
+    group_workers,
+    only_run,
+    pretended_gpus,
+    start,
+    wait_until,
+    write_experiment,
+)
+from commands import run as run_command
+from conftest import MakeRun, small_document
 from processes import Crew, crew
 from safetensors.torch import load_file
 from torch import nn
 
+from ltray.cluster.session import Cluster, groups_at_once
 from ltray.errors import LtrayError, StageFailed
-from ltray.experiment import Train
+from ltray.experiment import Sweep, Train
 from ltray.files import sha256_of
 from ltray.group import ALONE, Group, Processes
+from ltray.layout import RunFolder
 from ltray.lottery.snapshot import Snapshot
 from ltray.lottery.trajectory import EpochRow, Trajectory, read_trajectory
 from ltray.models.networks import build
@@ -206,8 +218,8 @@ def trajectory_bits(run: Run) -> dict[str, str]:
     return {path.name: sha256_of(path) for path in folder.glob("*.safetensors")}
 
 
-def trajectory_of(run: Run) -> Trajectory:
-    trajectory = read_trajectory(run.folder.replicate(0))
+def trajectory_of(folder: RunFolder) -> Trajectory:
+    trajectory = read_trajectory(folder.replicate(0))
     assert trajectory is not None
     return trajectory
 
@@ -223,10 +235,10 @@ def test_a_dense_run_of_two_is_that_of_one_and_written_once(pair: Crew, make_run
     for row, peer, by_one in zip(one, other, rows, strict=True):
         assert row["train_loss"] == peer["train_loss"] == pytest.approx(by_one["train_loss"], 1e-4)
         assert row["val_top1"] == peer["val_top1"]
-    record = trajectory_of(together)
+    record = trajectory_of(together.folder)
     assert record.row["gpus"] == 0
     assert record.row["attempts"] == 1
-    assert record.sha256.keys() == trajectory_of(alone).sha256.keys()
+    assert record.sha256.keys() == trajectory_of(alone.folder).sha256.keys()
     assert record.sha256 == trajectory_bits(together)
     weights = [load_file(run.folder.replicate(0).step(0)) for run in (together, alone)]
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[1])
@@ -244,16 +256,16 @@ def test_a_killed_dense_run_of_two_gives_the_bits_of_the_undisturbed_one(
     assert folder.dense_state.is_file()
     rows, _ = pair.do(dense_run, killed)
     assert [row["epoch"] for row in rows] == [3.0]
-    assert trajectory_of(killed).row["attempts"] == 2
-    step = trajectory_of(killed).total_steps
-    assert weights_at(killed, step) == weights_at(undisturbed, step)
+    assert trajectory_of(killed.folder).row["attempts"] == 2
+    step = trajectory_of(killed.folder).total_steps
+    assert weights_at(killed.folder, step) == weights_at(undisturbed.folder, step)
     correct = "correct.safetensors"
     assert trajectory_bits(killed)[correct] == trajectory_bits(undisturbed)[correct]
 
 
-def weights_at(run: Run, step: int) -> dict[str, bytes]:
+def weights_at(folder: RunFolder, step: int) -> dict[str, bytes]:
     """Everything in a step's file but its header, which has the seconds that training took."""
-    tensors = load_file(run.folder.replicate(0).step(step))
+    tensors = load_file(folder.replicate(0).step(step))
     return {name: tensor.numpy().tobytes() for name, tensor in tensors.items()}
 
 
@@ -273,3 +285,72 @@ def test_a_gpu_that_only_some_processes_see_is_an_error(pair: Crew) -> None:
     for error in pair.do(on_other_devices):
         assert isinstance(error, LtrayError)
         assert "torch sees no GPU in 1 of its 2 processes" in str(error)
+
+
+@pytest.fixture(scope="module")
+def two_gpus() -> Iterator[tuple[str, int]]:
+    """The address and the session of a cluster with two pretended ones."""
+    with pretended_gpus(2) as cluster:
+        yield cluster
+
+
+TWO_GPUS = {"sweep": {"dense_gpus": 2}}
+
+
+@pytest.mark.ray
+def test_ray_trains_on_two_gpus_what_two_bare_processes_train(
+    two_gpus: tuple[str, int], pair: Crew, make_run: MakeRun, tmp_path: Path
+) -> None:
+    path = write_experiment(tmp_path / "small.yaml", small_document(TWO_GPUS))
+    ended = run_command("dense", path, "--address", two_gpus[0], folder=tmp_path)
+    assert ended.status == 0, ended
+    assert "dense run, replicate 0: epoch 3/3" in ended.out
+    folder = RunFolder(only_run(tmp_path / "runs", "small"))
+    row = trajectory_of(folder).row
+    assert (row["gpus"], row["device"], row["cuda_visible_devices"]) == (2, "cpu", "0,1")
+    bare = make_run(**TWO_GPUS)
+    pair.do(dense_run, bare)
+    assert weights_at(folder, 60) == weights_at(bare.folder, 60)
+
+
+@pytest.mark.ray
+def test_what_stops_a_group_is_the_text_that_stops_one_process(
+    two_gpus: tuple[str, int], tmp_path: Path
+) -> None:
+    document = small_document({**TWO_GPUS, "model__arch": "resnet20", "train__lr": 1e30})
+    path = write_experiment(tmp_path / "small.yaml", document)
+    ended = run_command("dense", path, "--address", two_gpus[0], folder=tmp_path)
+    assert ended.status == 1
+    assert ended.err.startswith("dense run, replicate 0: its loss is not finite after step 20\n")
+    assert ended.err.count("\n") == 2, "nothing but the text"
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_group_of_which_one_process_is_killed_gives_the_bits_of_an_undisturbed_one(
+    two_gpus: tuple[str, int], pair: Crew, make_run: MakeRun, tmp_path: Path
+) -> None:
+    changes = {**TWO_GPUS, "train__epochs": 80}
+    path = write_experiment(tmp_path / "small.yaml", small_document(changes))
+    address, session = two_gpus
+    process = start("dense", path, "--address", address, folder=tmp_path)
+    begun = "small-*/replicate-0/trajectory/step-0000020.safetensors"
+    wait_until(lambda: bool(list((tmp_path / "runs").glob(begun))), process)
+    os.kill(group_workers(session)[-1], signal.SIGKILL)
+    ended = finish(process)
+    assert ended.status == 0, ended
+    folder = RunFolder(only_run(tmp_path / "runs", "small"))
+    assert trajectory_of(folder).row["attempts"] == 2
+    bare = make_run(**changes)
+    pair.do(dense_run, bare)
+    assert weights_at(folder, 80 * 20) == weights_at(bare.folder, 80 * 20)
+
+
+def test_a_group_may_lie_on_several_nodes_but_needs_a_gpu_for_each_process() -> None:
+    cluster = Cluster(nodes=((4, 2), (4, 1), (64, 0)), gpu_names=(), dashboard="")
+    assert groups_at_once(Sweep(), cluster, 3) == (1, 2)
+    assert groups_at_once(Sweep(cpus_per_trial=1), cluster, 1) == (3, 1)
+    with pytest.raises(LtrayError, match=r"sweep.dense_gpus.*there is room for 3"):
+        groups_at_once(Sweep(), cluster, 4)
+    with pytest.raises(LtrayError, match="there is room for 1;"):
+        groups_at_once(Sweep(cpus_per_trial=3), Cluster(((4, 2),), (), ""), 2)

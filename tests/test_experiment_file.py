@@ -72,6 +72,10 @@ BAD = {
     "step without drops": (with_line("lr: 0.1", "lr: 0.1, schedule: step"), "no drops"),
     "warm-up longer than the run": (with_line("lr: 0.1", "lr: 0.1, warmup_epochs: 4"), "leaves"),
     "no validation": (with_line("mnist.npz", "mnist.npz, validation_fraction: 0"), "above 0"),
+    "more GPUs than images in a batch": (
+        with_line("lr: 0.1", "lr: 0.1}\nsweep: {dense_gpus: 61"),
+        "more than the 60 images of a batch",
+    ),
     "negative seed": (GOOD + "seed: -1\n", "seed: found -1"),
     "name that is no file name": (with_line("good", "../good"), "letters, digits"),
 }
@@ -87,7 +91,6 @@ LATER = {
     "retrainings": "reset: {epochs: [0], retrainings: 2}",
     "controls": "controls: [shuffled_mask]",
     "gpus": "sweep: {gpus_per_trial: 4}",
-    "dense gpus": "sweep: {dense_gpus: 2}",
 }
 
 

@@ -1,12 +1,12 @@
 """The serial part of a sweep: dense runs as trials, then the masks in tasks."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ltray.cluster.session import Cluster, trial_resources
+from ltray.cluster.session import Cluster, groups_at_once, trial_resources
 from ltray.cluster.tasks import results_of
 from ltray.errors import LtrayError, StageFailed
 from ltray.experiment import as_written, step_of
@@ -38,32 +38,57 @@ def whole_trajectories(run: Run) -> dict[int, Trajectory]:
 def train_dense_runs(run: Run, cluster: Cluster, storage: Path, say: Say) -> dict[int, Trajectory]:
     """Make every replicate's trajectory whole; one trial each. Replicate -> trajectory.
 
+    On several GPUs the trial only waits for processes of its own, one on each GPU.
+
     Raises:
         StageFailed: a dense run diverged, or its trial failed for good.
         LtrayError: the network cannot take the images, or prune.keep_dense does not fit it.
     """
-    from ltray.cluster.trials import dense_trial
-    from ltray.cluster.tuning import run_trials
-
     whole = whole_trajectories(run)
     left = [number for number in range(run.experiment.replicates) if number not in whole]
     if left:
-        sweep = run.experiment.sweep
-        gpus = sweep.gpus_per_trial if sweep.dense_gpus is None else sweep.dense_gpus
-        errors = run_trials(
-            partial(dense_trial, run=run),
-            "replicate",
-            left,
-            resources=trial_resources(sweep, cluster, gpus),
-            storage=storage,
-            max_failures=sweep.max_failures,
-            on_report=partial(_on_report, say=say, epochs=run.experiment.train.epochs),
-        )
+        errors = _run_trials(run, left, cluster, storage, say)
         for replicate, error in errors.items():
             raise StageFailed(f"dense run, replicate {replicate}", error, "mend that and try again")
         whole = whole_trajectories(run)
     _say_prunable(run, whole[0], say)
     return whole
+
+
+def _run_trials(
+    run: Run, replicates: Sequence[int], cluster: Cluster, storage: Path, say: Say
+) -> dict[int, str]:
+    """Train, in one process or in a group of them. Replicate -> error of what failed for good."""
+    from ltray.cluster.tuning import run_trials
+
+    sweep = run.experiment.sweep
+    trials = partial(
+        run_trials,
+        key="replicate",
+        values=replicates,
+        storage=storage,
+        max_failures=sweep.max_failures,
+        on_report=partial(_on_report, say=say, epochs=run.experiment.train.epochs),
+    )
+    gpus = sweep.gpus_per_trial if sweep.dense_gpus is None else sweep.dense_gpus
+    if gpus == "auto" or gpus < 2:
+        from ltray.cluster.trials import dense_trial
+
+        resources = trial_resources(sweep, cluster, gpus)
+        return trials(partial(dense_trial, run=run), resources=resources)
+    from ltray.cluster.dense_group import train_in_group
+
+    at_once, cpus = groups_at_once(sweep, cluster, gpus)
+    trainable = partial(
+        train_in_group,
+        run=run,
+        workers=gpus,
+        worker={"cpus": cpus, "gpus": 1},
+        storage=storage / "groups",
+    )
+    # A CPU would be missing in the group. Tune wants a trial to have something: a byte of memory.
+    resources = {"cpu": 0, "gpu": 0, "memory": 1}
+    return trials(trainable, resources=resources, at_once=at_once)
 
 
 def make_all_masks(run: Run, trajectories: Mapping[int, Trajectory], say: Say) -> None:

@@ -117,15 +117,41 @@ def trial_resources(sweep: Sweep, cluster: Cluster, gpus: int | str) -> dict[str
         LtrayError: no node has what one trial needs.
     """
     wanted_gpus = int(cluster.gpus > 0) if gpus == "auto" else int(gpus)
-    cpus = max(1, cluster.cpus_per_gpu * wanted_gpus)
-    if sweep.cpus_per_trial != "auto":
-        cpus = sweep.cpus_per_trial
+    cpus = _cpus(sweep, cluster, wanted_gpus)
     if not any(cpus <= node[0] and wanted_gpus <= node[1] for node in cluster.nodes):
         wanted = f"{cpus} CPUs and {wanted_gpus} GPUs a trial"
         there = ", ".join(f"{node[0]} and {node[1]}" for node in sorted(set(cluster.nodes)))
         found = f"{wanted}, but no node has them; the nodes have {there}"
         raise LtrayError("sweep.cpus_per_trial, gpus_per_trial", found, "write less, or auto")
     return {"cpu": cpus, "gpu": wanted_gpus}
+
+
+def groups_at_once(sweep: Sweep, cluster: Cluster, size: int) -> tuple[int, int]:
+    """How many groups of so many processes the cluster can hold, and the CPUs of a process.
+
+    Each process has one GPU; those of a group may lie on several nodes.
+
+    Raises:
+        LtrayError: it cannot hold one.
+    """
+    cpus = _cpus(sweep, cluster, 1)
+    processes = sum(min(node[0] // cpus, node[1]) for node in cluster.nodes)
+    if processes < size:
+        there = ", ".join(f"{node[0]} and {node[1]}" for node in sorted(cluster.nodes))
+        found = (
+            f"{size} processes of 1 GPU and {cpus} CPUs each, but there is room for {processes};"
+            f" the nodes have {there} (CPUs and GPUs)"
+        )
+        mend = f"write null, or at most {processes}, or a lower sweep.cpus_per_trial"
+        raise LtrayError("sweep.dense_gpus", found, mend)
+    return processes // size, cpus
+
+
+def _cpus(sweep: Sweep, cluster: Cluster, gpus: int) -> int:
+    """CPUs of a process that has so many GPUs."""
+    if sweep.cpus_per_trial != "auto":
+        return sweep.cpus_per_trial
+    return max(1, cluster.cpus_per_gpu * gpus)
 
 
 def _cluster(dashboard: str) -> Cluster:

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import ray
@@ -35,22 +35,23 @@ def dense_trial(config: Row, run: Run) -> None:
     """Tune's trainable for one replicate's dense run."""
     from ltray.training.dense import train_dense
 
-    report = _Reports()
-    place = _place(config)
+    reports = Reports()
+    place = place_of(config)
     try:
-        train_dense(run, config["replicate"], place, lambda row: report.add([row], []))
-    except LtrayError as error:  # it would fail the same way again: nothing for Tune to retry
-        report.flush(stage_failed=json.dumps([type(error).__name__, error.args]))
-    report.flush()
+        train_dense(run, config["replicate"], place, lambda row: reports.add([row], []))
+    except LtrayError as error:
+        reports.flush()
+        report_error(error)
+    reports.flush()
 
 
 def pack_trial(config: Row, run: Run, packs: dict[str, Pack]) -> None:
     """Tune's trainable for one pack of tickets."""
     from ltray.training.retrain import train_pack
 
-    report = _Reports()
-    train_pack(run, packs[config["pack"]], _place(config), report.add)
-    report.flush()
+    reports = Reports()
+    train_pack(run, packs[config["pack"]], place_of(config), reports.add)
+    reports.flush()
 
 
 @ray.remote  # type: ignore[untyped-decorator]
@@ -65,14 +66,38 @@ def masks_task(run: Run, replicate: int) -> dict[str, list[str]]:
     return make_masks(run.experiment, folder, trajectory)
 
 
-class _Reports:
+def report_error(error: BaseException) -> None:
+    """Hand an error on: one raised on purpose to the driver, any other to Tune, which tries again.
+
+    The first would only come again the same way.
+    """
+    if not isinstance(error, LtrayError):
+        raise error
+    said = json.dumps([type(error).__name__, error.args])
+    tune.report({"rows": "[]", "records": "[]", "stage_failed": said})
+
+
+def is_due(sent: float) -> bool:
+    """Whether it is time for the next report, `sent` being when the last one went off."""
+    return time.monotonic() - sent > REPORT_EVERY_SECONDS
+
+
+class Reports:
     """Rows on their way to the driver, sent in few messages and never lost at the end.
 
     Rows travel as JSON text, which Tune's loggers pass over; the plain numbers beside them are
     what TensorBoard and Tune's own tables show.
+
+    Args:
+        send: takes a message.
+        due: whether it is time for one, told when the last was sent.
     """
 
-    def __init__(self) -> None:
+    def __init__(
+        self, send: Callable[[Row], None] = tune.report, due: Callable[[float], bool] = is_due
+    ) -> None:
+        self._send = send
+        self._due = due
         self._rows: list[Row] = []
         self._records: list[Row] = []
         self._ended = 0
@@ -82,19 +107,18 @@ class _Reports:
         self._rows += rows
         self._records += records
         self._ended += len(records)
-        if records or time.monotonic() - self._sent > REPORT_EVERY_SECONDS:
+        if records or self._due(self._sent):
             self.flush()
 
-    def flush(self, **more: str) -> None:
-        if not (self._rows or self._records or more):
+    def flush(self) -> None:
+        if not (self._rows or self._records):
             return
-        tune.report(
+        self._send(
             {
                 **_shown(self._rows),
                 "tickets_ended": self._ended,
                 "rows": json.dumps(self._rows),
                 "records": json.dumps(self._records),
-                **more,
             }
         )
         self._rows, self._records = [], []
@@ -108,7 +132,8 @@ def _shown(rows: Sequence[Row]) -> dict[str, float]:
     return {name: sum(values) / len(values) for name, values in found.items() if values}
 
 
-def _place(config: Row) -> "Place":
+def place_of(config: Row) -> "Place":
+    """Where a trial or a worker is, with the CPUs and GPUs that its config says."""
     from ltray.training.place import this_place
 
     node = ray.util.get_node_ip_address()

@@ -21,6 +21,7 @@ def run_trials(  # noqa: PLR0913 (each is a thing of its own, and has its name i
     storage: Path,
     max_failures: int,
     on_report: OnReport,
+    at_once: int | None = None,
 ) -> dict[Any, str]:
     """Run one trial per value and wait for all of them.
 
@@ -33,6 +34,7 @@ def run_trials(  # noqa: PLR0913 (each is a thing of its own, and has its name i
         resources: `cpu` and `gpu` of one trial.
         storage: a folder of this launch; Tune's own files go below it.
         on_report: called in the driver with each report, in the order of arrival.
+        at_once: how many trials may run at a time; as many as there is room for when None.
 
     Returns:
         value -> error of the trials that failed for good.
@@ -48,6 +50,7 @@ def run_trials(  # noqa: PLR0913 (each is a thing of its own, and has its name i
         },
         tune_config=tune.TuneConfig(
             reuse_actors=True,
+            max_concurrent_trials=at_once,
             trial_name_creator=lambda trial: str(trial.config[key]),
             trial_dirname_creator=lambda trial: str(trial.config[key]),
         ),

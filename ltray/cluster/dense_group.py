@@ -1,0 +1,75 @@
+"""A dense run on several GPUs: a Tune trial that lets Ray Train's workers compute.
+
+Tune starts it again when it fails, and rows and errors reach the driver, as for every other trial.
+"""
+
+from functools import partial
+from pathlib import Path
+
+import ray.train
+
+from ltray.cluster.trials import Reports, Row, is_due, place_of, report_error
+from ltray.errors import LtrayError
+from ltray.run import Run
+
+
+def train_in_group(config: Row, run: Run, workers: int, worker: Row, storage: Path) -> None:
+    """Tune's trainable for one replicate's dense run; the trial itself only waits.
+
+    Args:
+        workers: how many processes train, each on one GPU, on one node or several.
+        worker: `cpus` and `gpus` of each.
+        storage: where Ray Train's files of this launch go.
+    """
+    # Not above: the driver imports this module, and would wait for torch.
+    from ray.train.torch import TorchConfig, TorchTrainer
+    from ray.tune.integration.ray_train import TuneReportCallback
+
+    replicate = config["replicate"]
+    trainer = TorchTrainer(
+        partial(_work, run=run, replicate=replicate),
+        train_loop_config=worker,
+        # What travels on the CPU does so by gloo; for GPUs the processes add nccl themselves, since
+        # only they know whether torch sees them.
+        torch_config=TorchConfig(backend="gloo"),
+        scaling_config=ray.train.ScalingConfig(
+            num_workers=workers,
+            use_gpu=True,
+            resources_per_worker={"CPU": worker["cpus"], "GPU": worker["gpus"]},
+        ),
+        run_config=ray.train.RunConfig(
+            name=str(replicate),
+            storage_path=str(storage),
+            callbacks=[TuneReportCallback()],
+            logging_config=ray.train.LoggingConfig(log_level="ERROR"),  # else it logs every row
+        ),
+    )
+    try:
+        trainer.fit()
+    except ray.train.WorkerGroupError as error:
+        report_error(_cause(error))
+
+
+def _work(config: Row, run: Run, replicate: int) -> None:
+    """What each process does."""
+    from ltray.group import Processes
+    from ltray.training.dense import train_dense
+
+    place = place_of(config)
+    group = Processes(place.device)
+    # Each report waits for all processes, so the first says for all when it is time.
+    reports = Reports(ray.train.report, lambda sent: group.first(partial(is_due, sent)))
+    train_dense(run, replicate, place, lambda row: reports.add([row], []), group)
+    reports.flush()
+
+
+def _cause(error: ray.train.WorkerGroupError) -> BaseException:
+    """The error that stopped the group.
+
+    One that was raised on purpose comes first, then the processes by rank: when one process ends,
+    the others fail too, because they do not reach it any more.
+    """
+    failures = [error.worker_failures[rank] for rank in sorted(error.worker_failures)]
+    raised = [getattr(failure, "_base_exc", failure) for failure in failures]
+    on_purpose = [one for one in raised if isinstance(one, LtrayError)]
+    return (on_purpose or raised)[0]
