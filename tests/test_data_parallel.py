@@ -317,7 +317,7 @@ def test_ray_trains_on_two_gpus_what_two_bare_processes_train(
 def test_what_stops_a_group_is_the_text_that_stops_one_process(
     two_gpus: tuple[str, int], tmp_path: Path
 ) -> None:
-    document = small_document({**TWO_GPUS, "model__arch": "resnet20", "train__lr": 1e30})
+    document = small_document({**TWO_GPUS, "train__lr": 1e30})
     path = write_experiment(tmp_path / "small.yaml", document)
     ended = run_command("dense", path, "--address", two_gpus[0], folder=tmp_path)
     assert ended.status == 1

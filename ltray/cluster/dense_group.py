@@ -12,6 +12,9 @@ from ltray.cluster.trials import Reports, Row, is_due, place_of, report_error
 from ltray.errors import LtrayError
 from ltray.run import Run
 
+# Ray Train takes reports every two seconds; one that comes before the last was taken waits.
+REPORT_EVERY_SECONDS = 5.0
+
 
 def train_in_group(config: Row, run: Run, workers: int, worker: Row, storage: Path) -> None:
     """Tune's trainable for one replicate's dense run; the trial itself only waits.
@@ -58,7 +61,8 @@ def _work(config: Row, run: Run, replicate: int) -> None:
     place = place_of(config)
     group = Processes(place.device)
     # Each report waits for all processes, so the first says for all when it is time.
-    reports = Reports(ray.train.report, lambda sent: group.first(partial(is_due, sent)))
+    due = partial(is_due, every_seconds=REPORT_EVERY_SECONDS)
+    reports = Reports(ray.train.report, lambda sent: group.first(partial(due, sent)))
     train_dense(run, replicate, place, lambda row: reports.add([row], []), group)
     reports.flush()
 

@@ -77,9 +77,9 @@ def report_error(error: BaseException) -> None:
     tune.report({"rows": "[]", "records": "[]", "stage_failed": said})
 
 
-def is_due(sent: float) -> bool:
+def is_due(sent: float, every_seconds: float = REPORT_EVERY_SECONDS) -> bool:
     """Whether it is time for the next report, `sent` being when the last one went off."""
-    return time.monotonic() - sent > REPORT_EVERY_SECONDS
+    return time.monotonic() - sent > every_seconds
 
 
 class Reports:
