@@ -4,8 +4,8 @@ K seats, B images, F features, O outputs. Between layers the features come first
 one after the other, [K * F, B]: a row of weights is then a sum of few contiguous rows. The weights
 of a layer are one matrix in compressed sparse rows (CSR), the networks' blocks below each other
 where they see the same images, along the diagonal in later layers. What is pruned is neither
-computed nor updated, so it stays exactly zero. In float32 also where the recipe allows bfloat16,
-for which there are no such kernels.
+computed nor updated, so it stays exactly zero. Outputs are computed in float32 also where the recipe
+allows bfloat16.
 """
 
 import torch
@@ -49,12 +49,15 @@ class _Sparse:
         self._seats = seats
         models = models_of(seats)
         layers = models[0].named_children()
+        recipe = next(seat for seat in seats if seat is not None).recipe
+        bfloat16 = recipe.train.precision == "bfloat16"
         names = [name for name, layer in layers if isinstance(layer, nn.Linear)]
         self._layers = [
             SparseLinear(
                 [model.get_submodule(name) for model in models],  # type: ignore[misc]
                 [seat.factors.get(f"{name}.weight") if seat else None for seat in seats],
                 shared=name == names[0],
+                bfloat16=bfloat16,
             )
             for name in names
         ]
@@ -65,7 +68,6 @@ class _Sparse:
             for network, kept in zip(seats, stack.parts, strict=True)
             if network is not None
         ]
-        recipe = self._kept[0][0].recipe
         self.optimizer = recipe.optimizer([kept.values for _, kept in self._kept])
         for network, kept in self._kept:
             state = network.optimizer.state.get(kept.whole, {})
