@@ -143,6 +143,8 @@ def _cut(image: torch.Tensor, top: int, left: int, into: torch.Tensor) -> None:
 
 def crop_many(images: torch.Tensor, crops: Crops, size: int) -> torch.Tensor:
     """Crop a batch where it lies: [B, H, W, C] -> [B, S, S, C]."""
+    if _takes_all(images, crops, size):
+        return images
     if bool((crops.boxes[:, 2:] == size).all()):
         return _cut_many(images, crops, size)
     if images.device.type == "cpu":
@@ -162,6 +164,16 @@ def crop_many(images: torch.Tensor, crops: Crops, size: int) -> torch.Tensor:
             )
             for first in range(0, len(images), DEVICE_BATCH)
         ]
+    )
+
+
+def _takes_all(images: torch.Tensor, crops: Crops, size: int) -> bool:
+    """Whether every crop is the whole image as it is."""
+    whole = (0, 0, size, size)
+    return (
+        images.shape[1:3] == (size, size)
+        and bool((crops.boxes == whole).all())
+        and not bool(crops.mirrored.any())
     )
 
 
