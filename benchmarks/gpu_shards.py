@@ -51,7 +51,7 @@ def large_pack(
     """Images per second, each ticket's counted, and how busy the GPU was meanwhile."""
     pack = opened("loop", case, count, place.device)
     batches = Batches(images(), case.batch_size, data_seed=0)
-    with GpuUse(place.gpu_uuid) as use:
+    with GpuUse(place.gpu_uuids) as use:
         seconds = seconds_of_steps(pack.train_step, endless(batches), sizes.seconds, place)
         columns = use.columns()
     name = f"{case.arch}, {case.side} px, {case.precision}, pack of {count}, from shards"

@@ -167,7 +167,7 @@ def _twice(key: str, values: Iterable[str]) -> Iterator[Problem]:
 
 
 def _not_yet_available(experiment: Experiment) -> Iterator[Problem]:
-    prune, reset, sweep = experiment.prune, experiment.reset, experiment.sweep
+    prune, reset = experiment.prune, experiment.reset
     later: list[tuple[str, object, bool, str]] = [
         ("prune.criterion", prune.criterion, prune.criterion != "magnitude", "write magnitude"),
         ("prune.scores", prune.scores, prune.scores not in ("auto", "final"), "write final"),
@@ -177,12 +177,7 @@ def _not_yet_available(experiment: Experiment) -> Iterator[Problem]:
         ("reset.method", reset.method, reset.method != "weights", "write weights"),
         ("reset.retrainings", reset.retrainings, reset.retrainings > 1, "write 1"),
         ("controls", list(experiment.controls), bool(experiment.controls), "write []"),
-        ("sweep.gpus_per_trial", sweep.gpus_per_trial, _many(sweep.gpus_per_trial), "0 or 1"),
     ]
     for key, value, is_later, mend in later:
         if is_later:
             yield (key, f"{value} is not yet available", mend)
-
-
-def _many(gpus: int | str | None) -> bool:
-    return isinstance(gpus, int) and gpus > 1

@@ -1,6 +1,7 @@
 """Two processes that train one network together, against one process: gloo, on CPUs."""
 
 import copy
+import math
 import os
 import signal
 from collections.abc import Iterator
@@ -34,7 +35,7 @@ from ltray.lottery.snapshot import Snapshot
 from ltray.lottery.trajectory import EpochRow, Trajectory, read_trajectory
 from ltray.models.networks import build
 from ltray.run import Run
-from ltray.training import dense
+from ltray.training import states
 from ltray.training.backends.loop import Loop
 from ltray.training.batch_norm import synchronise
 from ltray.training.dense import train_dense
@@ -187,7 +188,7 @@ def scores(group: Group, run: Run) -> Scores:
     model = untrained(run, batches, 0, place.device)
     start = Snapshot(step=0, model=dict(model.state_dict()))
     network = Network("dense", model, start, {}, recipe_of({}), 0)
-    return evaluate(Loop((network,)), batches)[0]
+    return evaluate([Loop((network,))], batches)[0]
 
 
 def test_evaluation_has_every_image_once_in_the_fixed_order(pair: Crew, make_run: MakeRun) -> None:
@@ -201,7 +202,7 @@ def test_evaluation_has_every_image_once_in_the_fixed_order(pair: Crew, make_run
 
 def dense_run(group: Group, run: Run, killed_after: int | None = None) -> list[EpochRow]:
     """Train; all processes are killed when so many rows have come. Saves its state each time."""
-    vars(dense).update(STATE_EVERY_SECONDS=0.0)
+    vars(states).update(LARGEST_SHARE=math.inf)
     rows: list[EpochRow] = []
 
     def on_row(row: EpochRow) -> None:

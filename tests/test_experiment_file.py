@@ -90,7 +90,6 @@ LATER = {
     "method": "reset: {epochs: [0], method: fine_tune}",
     "retrainings": "reset: {epochs: [0], retrainings: 2}",
     "controls": "controls: [shuffled_mask]",
-    "gpus": "sweep: {gpus_per_trial: 4}",
 }
 
 

@@ -84,7 +84,7 @@ def wait_until(happened: Callable[[], object]) -> None:
 def test_figures_are_the_mean_and_the_most_of_all_readings_also_when_opened_again(
     nvml: Nvml,
 ) -> None:
-    use = GpuUse(OURS)
+    use = GpuUse((OURS,))
     for wanted in (1, 4):
         with use:
             assert nvml.open == 1
@@ -101,20 +101,20 @@ def test_training_of_less_than_a_second_has_one_reading(
     nvml: Nvml, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(gpu_use, "READ_EVERY_SECONDS", 60.0)
-    with GpuUse(OURS) as use:
+    with GpuUse((OURS,)) as use:
         assert use.columns() == {"gpu_utilisation": 0.2, "gpu_memory_bytes": 500}
         assert use.columns() == {"gpu_utilisation": 0.2, "gpu_memory_bytes": 500}
 
 
 def test_on_a_cpu_nvml_is_not_even_imported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pynvml", None)  # importing it is an error
-    with GpuUse(this_place().gpu_uuid) as use:
+    with GpuUse(this_place().gpu_uuids) as use:
         assert use.columns() == NOTHING
 
 
 def test_a_gpu_that_nvml_does_not_know_is_said_once_and_has_no_figures(nvml: Nvml) -> None:
     nvml.known = "another"
-    use = GpuUse(OURS)
+    use = GpuUse((OURS,))
     with pytest.warns(RuntimeWarning, match=f"{OURS}: NVMLError: Not Found"), use:
         assert nvml.open == 0
     with use:  # a second warning would be an error here
@@ -123,12 +123,12 @@ def test_a_gpu_that_nvml_does_not_know_is_said_once_and_has_no_figures(nvml: Nvm
 
 def test_without_nvmls_bindings_training_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pynvml", None)
-    with pytest.warns(RuntimeWarning, match="pynvml"), GpuUse(OURS) as use:
+    with pytest.warns(RuntimeWarning, match="pynvml"), GpuUse((OURS,)) as use:
         assert use.columns() == NOTHING
 
 
 def test_a_gpu_that_is_lost_on_the_way_has_no_figures_any_more(nvml: Nvml) -> None:
-    with GpuUse(OURS) as use:
+    with GpuUse((OURS,)) as use:
         wait_until(lambda: nvml.given)
         assert use.columns()["gpu_memory_bytes"] is not None
         nvml.lost = True
@@ -159,7 +159,7 @@ def test_rows_and_what_is_told_meanwhile_have_the_columns(make_run: MakeRun) -> 
 def test_a_real_gpu_is_found_by_its_uuid_and_seen_at_work() -> None:
     pytest.importorskip("pynvml", reason="needs nvidia-ml-py")
     matrix = torch.rand(4096, 4096, device="cuda")
-    with GpuUse(this_place(gpus=1).gpu_uuid) as use:
+    with GpuUse(this_place(gpus=1).gpu_uuids) as use:
         end = time.monotonic() + 3
         while time.monotonic() < end:
             (matrix @ matrix).sum().item()

@@ -34,7 +34,7 @@ from ltray.training.start import (
 )
 from ltray.training.states import States
 
-BY_LOOP = Choice("loop", at_once=1)
+BY_LOOP = Choice("loop", fits=1)
 OnRow = Callable[[EpochRow], None]
 
 
@@ -69,7 +69,7 @@ class _DenseRun:
         self.batches = open_batches(run, place, self.data_seed, group)
         self.recipe = Recipe(run.experiment.train, self.batches.steps_per_epoch)
         self.states = States(self._write_state)
-        self.gpu_use = GpuUse(place.gpu_uuid)
+        self.gpu_use = GpuUse(place.gpu_uuids)
 
     def make_whole(self) -> Trajectory:
         record, missing = self.group.first(self._left)
@@ -86,7 +86,7 @@ class _DenseRun:
         if record is None:
             network = self._trained_to(self.recipe.total_steps, network)
             if not network.correct:  # it stood at the end already when it was loaded
-                network.correct = evaluate(Loop((network,)), self.batches)[0].correct
+                network.correct = evaluate([Loop((network,))], self.batches)[0].correct
             record = self.group.first(partial(self._new_record, network, started_at, attempts))
         return self.group.first(partial(self._written, record, missing))
 
@@ -125,7 +125,7 @@ class _DenseRun:
         snapshot = self.group.first(partial(self._saved_between, stands_at, step))
         if network is None or snapshot is not None:
             network = self._network(snapshot)
-        alone = [Member(0, BY_LOOP.backend, network)]
+        alone = [Member(0, BY_LOOP.backend, 0, network)]
         with self.gpu_use:
             fit(alone, self.batches, self.recipe, self._on_epoch, self.states, until=step)
         return network

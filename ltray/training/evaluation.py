@@ -3,7 +3,9 @@
 B images, C channels, H W pixels.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import torch
 from torch.nn import functional
@@ -11,7 +13,7 @@ from torch.nn import functional
 from ltray.data.batches import Batches
 from ltray.group import Group
 from ltray.lottery.snapshot import Tensors
-from ltray.training.backends.backend import Backend
+from ltray.training.backends.backend import Backend, on_its_device
 
 
 @dataclass(frozen=True)
@@ -29,15 +31,20 @@ class Scores:
 
 
 @torch.inference_mode()
-def evaluate(networks: Backend, batches: Batches) -> list[Scores]:
+def evaluate(together: Sequence[Backend], batches: Batches) -> list[Scores]:
     """Measure networks with BatchNorm in evaluation mode and no augmentation.
 
     Each process of a group measures its part of the images, and all have the scores of all images.
+
+    Returns:
+        One for each network, in the order of the backends.
     """
-    networks.train(False)
-    validation = _tallies(networks, batches, "validation")
-    test = _tallies(networks, batches, "test")
-    networks.train(True)
+    for backend in together:
+        backend.train(False)
+    validation = _tallies(together, batches, "validation")
+    test = _tallies(together, batches, "test")
+    for backend in together:
+        backend.train(True)
     return [
         Scores(
             figures={
@@ -87,15 +94,18 @@ class _Tally:
         return torch.cat(self._top1).cpu()
 
 
-def _tallies(networks: Backend, batches: Batches, split: str) -> list[_Tally]:
+def _tallies(together: Sequence[Backend], batches: Batches, split: str) -> list[_Tally]:
     """One for each network."""
-    tallies = [_Tally() for _ in networks.networks]
-    for images, labels in batches.evaluation(split):
-        for tally, logits in zip(tallies, networks.logits(images), strict=True):
-            tally.add(logits, labels)
-    for tally in tallies:
+    tallies = [[_Tally() for _ in backend.networks] for backend in together]
+    for batch in batches.evaluation(split):
+        for backend, own in zip(together, tallies, strict=True):
+            images, labels = on_its_device(backend, batch)
+            for tally, logits in zip(own, backend.logits(images), strict=True):
+                tally.add(logits, labels)
+    every = list(chain.from_iterable(tallies))
+    for tally in every:
         tally.join(batches.group)
-    return tallies
+    return every
 
 
 def _joined(measured: list[torch.Tensor], group: Group) -> torch.Tensor:

@@ -2,11 +2,12 @@
 
 import math
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from ltray.data.batches import Batches
-from ltray.training.backends.backend import Backend, Seats
+from ltray.training.backends.backend import Backend, Seats, on_its_device
 from ltray.training.backends.choice import open_backend
 from ltray.training.evaluation import evaluate
 from ltray.training.network import Network
@@ -14,6 +15,8 @@ from ltray.training.recipe import Recipe
 from ltray.training.states import States
 
 OnEpoch = Callable[[Sequence[Network]], None]
+Where = tuple[str, int]
+"""backend and part: what is computed as one"""
 
 
 @dataclass(frozen=True)
@@ -23,11 +26,13 @@ class Member:
     Attributes:
         first_step: where its ticket joins the stream of batches when nothing is done yet.
         backend: the name of the one that trains it.
+        part: which of the trial's devices it is on.
         network: None when its ticket had ended before.
     """
 
     first_step: int
     backend: str
+    part: int
     network: Network | None
 
 
@@ -58,34 +63,33 @@ def fit(  # noqa: PLR0913, PLR0917 (each is a thing of its own)
     last = recipe.total_steps if until is None else until
     networks = [one.network for one in pack if one.network is not None]
     step = min(network.step for network in networks)
-    together: dict[str, Backend] = {}
+    together: dict[Where, Backend] = {}
     while step < last:
         waiting = [one.step for one in networks if one.step > step and not one.diverged]
         seats = _seats(pack, step)
         if not seats:
             step = min(waiting, default=last)
             continue
-        if {name: backend.seats for name, backend in together.items()} != seats:
-            together = {name: open_backend(name, of) for name, of in seats.items()}
+        if {where: backend.seats for where, backend in together.items()} != seats:
+            together = {where: open_backend(where[0], of) for where, of in seats.items()}
+        backends = list(together.values())
         stop = min([last, recipe.next_pause(step), *waiting])
-        _train(list(together.values()), batches, recipe, step, stop, states)
+        _train(backends, batches, recipe, step, stop, states)
         step = stop
         if recipe.evaluates_after(step):
-            for backend in together.values():
-                _measure(backend, batches, recipe)
-            on_epoch(_networks(together.values()))
+            _measure(backends, batches, recipe)
+            on_epoch(_networks(backends))
         if step < recipe.total_steps and states.due(step % recipe.steps_per_epoch == 0):
-            states.write(_running(together.values()))
+            states.write(_running(backends))
 
 
-def _seats(pack: Sequence[Member], step: int) -> dict[str, Seats]:
-    """Backend -> who is computed together: all that have joined by now; empty if not here."""
-    joined = [one for one in pack if one.first_step <= step]
-    by_backend = {
-        name: tuple(_here(one.network, step) for one in joined if one.backend == name)
-        for name in dict.fromkeys(one.backend for one in joined)
-    }
-    return {name: seats for name, seats in by_backend.items() if any(seats)}
+def _seats(pack: Sequence[Member], step: int) -> dict[Where, Seats]:
+    """Who is computed together, and where: all that have joined by now; empty if not here."""
+    seats: defaultdict[Where, Seats] = defaultdict(tuple)
+    for one in pack:
+        if one.first_step <= step:
+            seats[one.backend, one.part] += (_here(one.network, step),)
+    return {where: of for where, of in seats.items() if any(of)}
 
 
 def _here(network: Network | None, step: int) -> Network | None:
@@ -103,9 +107,9 @@ def _train(  # noqa: PLR0913, PLR0917 (as fit)
     """Take the steps from `step` to before `stop`, all of one epoch."""
     epoch, first = divmod(step, recipe.steps_per_epoch)
     clock = _Clock(together)
-    for number, (images, labels) in enumerate(batches.epoch(epoch, first, first + stop - step), 1):
+    for number, batch in enumerate(batches.epoch(epoch, first, first + stop - step), 1):
         for backend in together:
-            backend.train_step(images, labels)
+            backend.train_step(*on_its_device(backend, batch))
         if states.due(epoch_ended=False) and number < stop - step:
             clock.charge()
             states.write(_running(together))
@@ -140,9 +144,9 @@ def _running(together: Iterable[Backend]) -> list[Network]:
     return [network for network in _networks(together) if not network.diverged]
 
 
-def _measure(together: Backend, batches: Batches, recipe: Recipe) -> None:
+def _measure(together: Sequence[Backend], batches: Batches, recipe: Recipe) -> None:
     """Append an epoch row to each network, or mark it diverged."""
-    for network, scores in zip(together.networks, evaluate(together, batches), strict=True):
+    for network, scores in zip(_networks(together), evaluate(together, batches), strict=True):
         loss = network.mean_loss()
         row = {
             "ticket": network.name,

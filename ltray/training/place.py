@@ -27,6 +27,13 @@ class Place:
     cuda_visible_devices: str
 
     @property
+    def devices(self) -> tuple[torch.device, ...]:
+        """One for each GPU that the process was given; a pretended one is the CPU."""
+        if self.gpus > 1 and self.device.type == "cuda":
+            return tuple(torch.device("cuda", number) for number in range(self.gpus))
+        return (self.device,) * max(1, self.gpus)
+
+    @property
     def device_name(self) -> str:
         """`cpu`, or the GPU's model."""
         if self.device.type == "cuda":
@@ -34,11 +41,11 @@ class Place:
         return "cpu"
 
     @property
-    def gpu_uuid(self) -> str | None:
-        """The GPU's own name, by which NVML finds it too; None on a CPU."""
-        if self.device.type == "cuda":
-            return f"GPU-{torch.cuda.get_device_properties(self.device).uuid}"
-        return None
+    def gpu_uuids(self) -> tuple[str, ...]:
+        """The GPUs' own names, by which NVML finds them too; none on a CPU."""
+        if self.device.type != "cuda":
+            return ()
+        return tuple(f"GPU-{torch.cuda.get_device_properties(one).uuid}" for one in self.devices)
 
 
 def this_place(gpus: int = 0, threads: int = 1, node: str | None = None) -> Place:

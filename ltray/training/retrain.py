@@ -1,9 +1,11 @@
 """Retraining a pack's tickets, from reset point and mask to the files of a done ticket."""
 
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
+import torch
 from safetensors.torch import save
 
 from ltray.experiment import step_of
@@ -71,7 +73,7 @@ class _Retraining:
         self.tickets = {ticket.name: ticket for ticket in left}
         self.masks = {name: self._mask(ticket) for name, ticket in self.tickets.items()}
         self.states = States(self._write_state)
-        self.gpu_use = GpuUse(place.gpu_uuid)
+        self.gpu_use = GpuUse(place.gpu_uuids)
 
     def train(self) -> None:
         self.started_at = now()
@@ -81,7 +83,8 @@ class _Retraining:
             name: begin(self.folder.ticket(name).attempts, device, choice)
             for name, choice in self.choices.items()
         }
-        at_once = min(choice.at_once for choice in self.choices.values())
+        fits = min(choice.fits for choice in self.choices.values())
+        at_once = fits * len(self.place.devices)
         for first in range(0, len(self.pack.seats), at_once):
             if members := self._members(self.pack.seats[first : first + at_once]):
                 with self.gpu_use:
@@ -89,42 +92,55 @@ class _Retraining:
 
     def _choices(self) -> dict[str, Choice]:
         """Ticket -> how it is trained: as was chosen before on such a device, else as now."""
+        before = {name: self._chosen(ticket) for name, ticket in self.tickets.items()}
         wanted = self.run.experiment.sweep.backend
-        choices, new = {}, []
-        for name, ticket in self.tickets.items():
-            before = chosen(self.folder.ticket(name).attempts, self.place.device_name)
-            if before and wanted in {"auto", before.backend}:
-                choices[name] = before
-            else:
-                new.append(ticket)
-        if new:
-            batch = next(self.batches.epoch(0, 0, 1))
-            made = [partial(self._network, ticket) for ticket in new]
-            choice = choose(wanted, made, batch, memory_for_pack(self.place.device))
-            choices |= {ticket.name: choice for ticket in new}
-        return choices
+        kept = {
+            name: choice
+            for name, choice in before.items()
+            if choice and wanted in {"auto", choice.backend}
+        }
+        new = [ticket for name, ticket in self.tickets.items() if name not in kept]
+        if not new:
+            return kept
+        a_device = new[: math.ceil(len(new) / len(self.place.devices))]
+        batch = next(self.batches.epoch(0, 0, 1))
+        made = [partial(self._network, ticket, self.place.device) for ticket in a_device]
+        choice = choose(wanted, made, batch, memory_for_pack(self.place.device))
+        return kept | {ticket.name: choice for ticket in new}
+
+    def _chosen(self, ticket: Ticket) -> Choice | None:
+        return chosen(self.folder.ticket(ticket.name).attempts, self.place.device_name)
 
     def _members(self, seats: Sequence[Ticket]) -> list[Member]:
-        """Those that have ended too, since what trains together must not depend on that; nobody
-        if all have."""
-        left = [ticket for ticket in seats if ticket.name in self.tickets]
-        if not left:
+        """Those that have ended too: what is computed together must not depend on that.
+
+        Nobody if all have.
+        """
+        if not any(ticket.name in self.tickets for ticket in seats):
             return []
-        usual = self.choices[left[0].name]
+        devices = self.place.devices
+        parts = [number * len(devices) // len(seats) for number in range(len(seats))]
         return [
             Member(
                 self._first_step(ticket),
-                self.choices.get(ticket.name, usual).backend,
-                self._network(ticket) if ticket in left else None,
+                self._backend(ticket),
+                part,
+                self._network(ticket, devices[part]) if ticket.name in self.tickets else None,
             )
-            for ticket in seats
+            for ticket, part in zip(seats, parts, strict=True)
         ]
+
+    def _backend(self, ticket: Ticket) -> str:
+        choice = self.choices.get(ticket.name) or self._chosen(ticket)
+        if choice is None:  # it ended on another kind of device
+            choice = next(iter(self.choices.values()))
+        return choice.backend
 
     def _mask(self, ticket: Ticket) -> Mask:
         return load_mask(self.folder.mask(ticket.mask))
 
-    def _network(self, ticket: Ticket) -> Network:
-        model = untrained(self.run, self.batches, ticket.seed, self.place.device)
+    def _network(self, ticket: Ticket, device: torch.device) -> Network:
+        model = untrained(self.run, self.batches, ticket.seed, device)
         return Network(
             ticket.name,
             model,

@@ -43,3 +43,12 @@ class Backend(Protocol):
 
     def logits(self, images: torch.Tensor) -> Sequence[torch.Tensor]:
         """Each network's outputs, [B, classes] float."""
+
+
+def on_its_device(
+    backend: Backend, batch: tuple[torch.Tensor, torch.Tensor]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """A batch where a backend's networks are; a copy to another GPU is not waited for."""
+    images, labels = batch
+    device = backend.networks[0].device
+    return images.to(device, non_blocking=True), labels.to(device, non_blocking=True)

@@ -4,8 +4,8 @@ K seats, B images, F features, O outputs. Between layers the features come first
 one after the other, [K * F, B]: a row of weights is then a sum of few contiguous rows. The weights
 of a layer are one matrix in compressed sparse rows (CSR), the networks' blocks below each other
 where they see the same images, along the diagonal in later layers. What is pruned is neither
-computed nor updated, so it stays exactly zero. Outputs are computed in float32 also where the recipe
-allows bfloat16.
+computed nor updated, so it stays exactly zero. Outputs are computed in float32 also where the
+recipe allows bfloat16.
 """
 
 import torch

@@ -139,12 +139,14 @@ class _Pattern:
     def gradient_of_values(self, values: Tensor, gradient: Tensor, features: Tensor) -> Tensor:
         """[kept of all]: products of rows of the gradient and of the features."""
         if self._whole:
-            return self._whole_gradient(gradient, features).index_select(0, self._kept).to(values)
+            whole = self._whole_gradient(gradient, features)
+            return whole.index_select(0, self._kept).to(values.dtype)
         bags = (self._by_rows.ends, self._by_rows.places)
         with warnings.catch_warnings():  # once per process torch says that this is in beta
             warnings.filterwarnings("ignore", message="Sparse")
             matrix = torch.sparse_csr_tensor(*bags, values, self._shape, check_invariants=False)
-        return torch.sparse.sampled_addmm(matrix, gradient, features.t(), beta=0.0).values()
+        sampled: Tensor = torch.sparse.sampled_addmm(matrix, gradient, features.t(), beta=0.0)
+        return sampled.values()
 
     def _whole_gradient(self, gradient: Tensor, features: Tensor) -> Tensor:
         """[K * O * F], of what is pruned too: where much is kept that is faster."""

@@ -29,12 +29,12 @@ class Choice:
     """How a ticket is trained on one kind of device.
 
     Attributes:
-        at_once: tickets of a pack that are trained together; the others wait.
+        fits: how many such tickets a device's memory has room for; of a pack the others wait.
         milliseconds: backend -> per step and ticket, where several were measured.
     """
 
     backend: str
-    at_once: int
+    fits: int
     milliseconds: Mapping[str, float] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
@@ -52,20 +52,17 @@ def choose(wanted: str, tickets: Sequence[Make], batch: Batch, memory: int) -> C
     fastest; measure what a step keeps in memory, so that a pack that is too big is split.
 
     Args:
-        tickets: make the pack's networks, for trying and throwing away.
+        tickets: make the networks of one device, for trying and throwing away.
         batch: images [B, C, H, W] and labels [B] of one training step.
         memory: bytes that the pack may take.
     """
     need = _need(tickets[0](), batch)
     names = _candidates(wanted, tickets[0]().model, len(tickets))
-    fits = {name: _at_once(name, need, memory, len(tickets)) for name in names}
+    fits = {name: _fitting(name, need, memory) for name in names}
     if len(names) == 1:
         return Choice(names[0], fits[names[0]])
     share = memory // len(names)  # they are all there while they are measured
-    packs = {
-        name: [make() for make in tickets[: _at_once(name, need, share, len(tickets))]]
-        for name in names
-    }
+    packs = {name: [make() for make in tickets[: _fitting(name, need, share)]] for name in names}
     backends = {name: open_backend(name, tuple(pack)) for name, pack in packs.items()}
     taken = _milliseconds(backends, batch)
     best = min(taken.values())
@@ -124,10 +121,10 @@ def _need(network: Network, batch: Batch) -> _Need:
     return _Need(sum(part.nbytes for part in kept), int(ROOM * sum(saved.values())))
 
 
-def _at_once(name: str, need: _Need, memory: int, count: int) -> int:
-    """How many of so many tickets fit; one at least, which may still be too much."""
+def _fitting(name: str, need: _Need, memory: int) -> int:
+    """How many networks fit; one at least, which may still be too much."""
     if name == "fused":
-        fits = memory // (need.state + need.step)
+        fitting = memory // (need.state + need.step)
     else:
-        fits = (memory - need.step) // need.state
-    return max(1, min(count, fits))
+        fitting = (memory - need.step) // need.state
+    return max(1, fitting)
