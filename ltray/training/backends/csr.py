@@ -17,6 +17,8 @@ from ltray.training.backends.plain import flattens_images, why_not_plain
 from ltray.training.backends.sparse import SparseLinear
 from ltray.training.backends.together import Together, models_of
 
+MOST_IMAGES = 128  # evaluated at once: the features of more do not stay in a core's cache
+
 
 def why_not(model: nn.Module) -> str | None:
     """Why a model cannot be trained so, or None. Decided by exact types, as for `fused`."""
@@ -75,6 +77,11 @@ class _Sparse:
             self.optimizer.state[kept.values] = parts
 
     def logits(self, images: Tensor) -> Tensor:
+        if len(images) > MOST_IMAGES and not torch.is_grad_enabled():
+            return torch.cat([self._logits(few) for few in images.split(MOST_IMAGES)])
+        return self._logits(images)
+
+    def _logits(self, images: Tensor) -> Tensor:
         features = images.flatten(1).t().contiguous()
         *hidden, output = self._layers
         for layer in hidden:
