@@ -10,18 +10,23 @@ rounds.
 import argparse
 import statistics
 import time
+from dataclasses import replace
 
 import torch
 from measuring import conditions, print_table, write_json
-from tickets import Case
+from networks import Case, batch, ticket
 
 from ltray.training.backends.choice import BACKENDS, open_backend, why_not
+from ltray.training.place import this_place
 
 CASES = {
-    "lenet_300_100": (1, 28, 128),
-    "conv2": (3, 32, 60),
-    "resnet20": (3, 32, 128),
-    "mobilenet_v2": (3, 64, 64),
+    case.arch: case
+    for case in (
+        Case("lenet_300_100", 1, 28, 128),
+        Case("conv2", 3, 32, 60),
+        Case("resnet20", 3, 32, 128),
+        Case("mobilenet_v2", 3, 64, 64),
+    )
 }
 SPARSITIES = (0.0, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 0.98, 0.99)
 
@@ -38,12 +43,12 @@ def main() -> None:
     arguments.add_argument("--device", default="cpu")
     arguments.add_argument("--json", help="where to write the figures")
     options = arguments.parse_args()
-    torch.set_num_threads(1)
+    this_place()
     rows = []
     for arch in options.networks or [next(iter(CASES))]:
-        case = Case(arch, *CASES[arch], options.precision)
         for sparsity in options.sparsities:
-            rows.append(row_of(case, sparsity, options))
+            case = replace(CASES[arch], precision=options.precision, sparsity=sparsity)
+            rows.append(row_of(case, options))
             print("  " + "  ".join(f"{key} {value}" for key, value in rows[-1].items()), flush=True)
     print_table(rows)
     where = conditions("torch")
@@ -51,13 +56,13 @@ def main() -> None:
     write_json(options.json, {"ms_per_step_and_ticket": rows, "where": where})
 
 
-def row_of(case: Case, sparsity: float, options: argparse.Namespace) -> dict[str, object]:
+def row_of(case: Case, options: argparse.Namespace) -> dict[str, object]:
     """One line of the table."""
     device = torch.device(options.device)
-    images, labels = case.batch(device)
+    images, labels = batch(case, device)
     backends = {}
     for name in BACKENDS:
-        pack = case.tickets(options.tickets, sparsity, device)
+        pack = [ticket(case, device, seed=number) for number in range(options.tickets)]
         if why_not(name, pack[0].model) is None:
             backends[name] = open_backend(name, tuple(pack))
     seconds: dict[str, list[float]] = {name: [] for name in backends}
@@ -75,7 +80,7 @@ def row_of(case: Case, sparsity: float, options: argparse.Namespace) -> dict[str
             seconds[name].append(spent[name] / steps / options.tickets)
         steps = max(1, round(options.seconds / sum(spent.values()) * steps))
     medians = {name: round(1000 * statistics.median(each[1:]), 3) for name, each in seconds.items()}
-    return {"network": case.arch, "precision": case.precision, "sparsity": sparsity, **medians}
+    return {"network": case.arch, "precision": case.precision, "sparsity": case.sparsity, **medians}
 
 
 if __name__ == "__main__":

@@ -4,12 +4,13 @@
 
 Two copies of a network take the same steps on the same batch; one masks its gradients, as every
 ticket does, the other does not. They take turns after every step, so that whatever else the machine
-does falls on both. A round's share is the difference of their times over the masking one's.
+does falls on both. A round's share is the difference of their median steps over the masking one's.
 
 The anchor: the write-up that ltray grows from spent 93 % of every step on masking.
 """
 
 import argparse
+import statistics
 import time
 from collections.abc import Callable
 from functools import partial
@@ -59,7 +60,7 @@ def shares(case: Case, device: torch.device, rounds: int, steps: int) -> dict[st
         if not number % 2:
             with_masks, without = without, with_masks
         found.append(100 * (with_masks - without) / with_masks)
-        milliseconds.append(1000 * with_masks / steps)
+        milliseconds.append(1000 * with_masks)
         print(f"  round {number + 1}/{rounds}, {case.arch}: {found[-1]:.2f} %", flush=True)
     return {**summary(found), "step_ms": summary(milliseconds)["median"]}
 
@@ -67,16 +68,16 @@ def shares(case: Case, device: torch.device, rounds: int, steps: int) -> dict[st
 def in_turn(
     turns: list[Callable[[], None]], steps: int, device: torch.device
 ) -> tuple[float, float]:
-    """Seconds of each of two, step by step in turn."""
-    seconds = [0.0, 0.0]
+    """Seconds of a step of each of two, step by step in turn: medians."""
+    seconds: tuple[list[float], list[float]] = ([], [])
     for _ in range(steps):
-        for which, step in enumerate(turns):
+        for each, step in zip(seconds, turns, strict=True):
             started = time.perf_counter()
             step()
             if device.type == "cuda":
                 torch.cuda.synchronize(device)
-            seconds[which] += time.perf_counter() - started
-    return seconds[0], seconds[1]
+            each.append(time.perf_counter() - started)
+    return statistics.median(seconds[0]), statistics.median(seconds[1])
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """What the benchmarks of training share: tickets of a network with random masks, random batches."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 
@@ -10,8 +11,6 @@ from ltray.models.networks import build
 from ltray.models.prunable import prunable
 from ltray.training.network import Network
 from ltray.training.recipe import Recipe
-
-SPARSITY = 0.9
 
 
 @dataclass(frozen=True)
@@ -27,7 +26,8 @@ class Case:
     side: int
     batch_size: int
     classes: int = 10
-    precision: str = "float32"
+    precision: Literal["float32", "bfloat16"] = "float32"
+    sparsity: float = 0.9
 
     @property
     def recipe(self) -> Recipe:
@@ -54,7 +54,7 @@ def ticket(
     model = build(case.arch, case.classes, case.channels, case.side, seed)
     source = torch.Generator().manual_seed(seed)
     mask = {
-        name: torch.rand(model.get_parameter(name).shape, generator=source) >= SPARSITY
+        name: torch.rand(model.get_parameter(name).shape, generator=source) >= case.sparsity
         for name in prunable(model)
     }
     start = state or Snapshot(step=0, model=dict(model.state_dict()))

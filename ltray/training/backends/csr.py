@@ -78,7 +78,7 @@ class _Sparse:
 
     def logits(self, images: Tensor) -> Tensor:
         if len(images) > MOST_IMAGES and not torch.is_grad_enabled():
-            return torch.cat([self._logits(few) for few in images.split(MOST_IMAGES)])
+            return torch.cat([self._logits(few) for few in torch.split(images, MOST_IMAGES)])
         return self._logits(images)
 
     def _logits(self, images: Tensor) -> Tensor:
