@@ -44,6 +44,17 @@ class OwnCode:
         return hashlib.sha256(self.text).hexdigest()
 
 
+def check_unchanged(code: OwnCode, copy: Path) -> None:
+    """Refuse a copy of a file that is not what was read.
+
+    Raises:
+        LtrayError: it is another now.
+    """
+    if _read(code.key, copy) != code.text:
+        found = f"{copy} has changed since this command read it"
+        raise LtrayError(code.key, found, "put it back: another network is another run")
+
+
 def is_own_code(name: str) -> bool:
     """Whether a name is meant as `file.py:function` and not as a name of ltray's."""
     return ":" in name or name.endswith(".py")

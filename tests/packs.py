@@ -46,24 +46,29 @@ def recipe_of(**train: Any) -> Recipe:
     return Recipe(Train(epochs=100, batch_size=8, **train), steps_per_epoch=4)
 
 
-def random_masks(model: torch.nn.Module, count: int) -> list[Mask]:
-    """Half of the weights, others in each, save the last mask, which keeps every weight."""
+def random_masks(model: torch.nn.Module, count: int, sparsity: float) -> list[Mask]:
+    """Other weights in each, save the last mask, which keeps every weight."""
     source = torch.Generator().manual_seed(3)
     shapes = {name: model.get_parameter(name).shape for name in prunable(model)}
     masks = [
-        {name: torch.rand(shape, generator=source) < 0.5 for name, shape in shapes.items()}
+        {name: torch.rand(shape, generator=source) >= sparsity for name, shape in shapes.items()}
         for _ in range(count - 1)
     ]
     return [*masks, {name: torch.ones(shape, dtype=torch.bool) for name, shape in shapes.items()}]
 
 
-def pack_of(
-    arch: str, count: int, recipe: Recipe, dtype: torch.dtype, device: str = "cpu"
+def pack_of(  # noqa: PLR0917 (what tests vary)
+    arch: str,
+    count: int,
+    recipe: Recipe,
+    dtype: torch.dtype,
+    device: str = "cpu",
+    sparsity: float = 0.5,
 ) -> list[Network]:
     """Tickets with other masks and other weights."""
     channels, size = NETWORKS.get(arch, OWN_IMAGES)
     models = [build(arch, CLASSES, channels, size, seed).to(dtype) for seed in range(count)]
-    masks = random_masks(models[0], count)
+    masks = random_masks(models[0], count, sparsity)
     return [
         Network(
             f"ticket {number}",

@@ -20,7 +20,7 @@ from torch import nn
 
 from ltray.errors import LtrayError
 from ltray.models.networks import build
-from ltray.training.backends.choice import BACKENDS, check_covers
+from ltray.training.backends.choice import BACKENDS, check_covers, why_not
 
 
 @pytest.fixture(autouse=True)
@@ -81,16 +81,46 @@ def test_masked_weights_and_their_state_stay_exactly_zero_over_200_steps() -> No
                     assert_zero_outside(network, name, kept.bool())
 
 
-@pytest.mark.parametrize("arch", ["lenet_300_100", "resnet20"])
-def test_an_empty_seat_leaves_the_bits_of_the_others_as_they_are(arch: str) -> None:
+@pytest.mark.parametrize(
+    ("backend", "arch", "sparsity"),
+    [
+        ("fused", "lenet_300_100", 0.5),
+        ("fused", "resnet20", 0.5),
+        ("csr", "lenet_300_100", 0.5),
+        ("csr", "lenet_300_100", 0.75),
+        ("csr", "lenet_300_100", 0.95),
+    ],
+)
+def test_an_empty_seat_leaves_the_bits_of_the_others_as_they_are(
+    backend: str, arch: str, sparsity: float
+) -> None:
     recipe = recipe_of(**OPTIMIZERS["sgd"])
-    whole, others = (pack_of(arch, 4, recipe, torch.float32) for _ in range(2))
-    train("fused", whole, arch, 10)
-    train("fused", [others[0], None, others[2], None], arch, 10)
+    whole, others = (pack_of(arch, 4, recipe, torch.float32, sparsity=sparsity) for _ in range(2))
+    train(backend, whole, arch, 10)
+    train(backend, [others[0], None, others[2], None], arch, 10)
     for place in (0, 2):
         expected, found = state_of(whole[place]), state_of(others[place])
         assert all(torch.equal(found[key], value) for key, value in expected.items())
     assert others[1].step == 0
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_csr_gives_a_ticket_the_bits_that_it_has_alone(precision: str) -> None:
+    recipe = recipe_of(**OPTIMIZERS["adam"], precision=precision)
+    packs = [
+        pack_of("lenet_300_100", 2, recipe, torch.float32, sparsity=sparsity)
+        for sparsity in (0.5, 0.75, 0.98)
+    ]
+    alone = [
+        pack_of("lenet_300_100", 2, recipe, torch.float32, sparsity=sparsity)
+        for sparsity in (0.5, 0.75, 0.98)
+    ]
+    train("csr", [network for pack in packs for network in pack], "lenet_300_100", 10)
+    for pack, other in zip(packs, alone, strict=True):
+        for one, by_itself in zip(pack, other, strict=True):
+            train("csr", [by_itself], "lenet_300_100", 10)
+            expected, found = state_of(by_itself), state_of(one)
+            assert all(torch.equal(found[key], value) for key, value in expected.items())
 
 
 def test_a_network_whose_loss_is_not_finite_disturbs_no_other() -> None:
@@ -104,6 +134,12 @@ def test_a_network_whose_loss_is_not_finite_disturbs_no_other() -> None:
     for place in (0, 2):
         expected, found = state_of(whole[place]), state_of(ill[place])
         assert all(torch.equal(found[key], value) for key, value in expected.items())
+
+
+def test_dropout_of_images_is_left_to_the_loop() -> None:
+    layers = (nn.Conv2d(3, 4, 3), nn.Dropout(), nn.Flatten(), nn.Linear(4 * 36, CLASSES))
+    reason = why_not("fused", nn.Sequential(*layers))
+    assert reason == "its first Dropout comes before a Flatten"
 
 
 def test_what_fused_cannot_train_is_said_with_the_layer() -> None:

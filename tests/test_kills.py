@@ -1,11 +1,12 @@
 """The default sweep, killed at many moments: 100 done rows and the undisturbed run's bits.
 
-Ten sweeps of a minute or two: `pytest -m slow tests/test_kills.py`.
+Thirteen sweeps of a minute or two, by each backend in turn: `pytest -m slow tests/test_kills.py`.
 """
 
 import os
 import signal
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -25,15 +26,27 @@ from ltray.files import read_json
 
 pytestmark = [pytest.mark.slow, pytest.mark.ray]
 
-WORKER_MOMENTS = [1, 20, 45, 70, 90]
-DRIVER_MOMENTS = [0, 2, 30, 60, 95]
+WORKER_MOMENTS = [(1, "fused"), (20, "csr"), (45, "loop"), (70, "fused"), (90, "csr")]
+DRIVER_MOMENTS = [(0, "loop"), (2, "csr"), (30, "fused"), (60, "loop"), (95, "csr")]
+DIGITS = Path(__file__).parents[1] / "experiments" / "digits.yaml"
+
+
+def by(backend: str, folder: Path) -> Path:
+    """The default experiment with a backend by name: `auto` may choose otherwise each time."""
+    path = folder / "digits.yaml"
+    path.write_text(f"{DIGITS.read_text()}sweep: {{backend: {backend}}}\n")
+    return path
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    folder = tmp_path_factory.mktemp("undisturbed")
-    assert run("sweep", folder=folder).status == 0
-    return final_bits(only_run(folder / "runs", "digits"))
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], dict[str, str]]:
+    @cache
+    def bits(backend: str) -> dict[str, str]:
+        folder = tmp_path_factory.mktemp(backend)
+        assert run("sweep", by(backend, folder), folder=folder).status == 0
+        return final_bits(only_run(folder / "runs", "digits"))
+
+    return bits
 
 
 def moment(root: Path, tickets: int) -> Callable[[], bool]:
@@ -53,29 +66,31 @@ def check(folder: Path, undisturbed: dict[str, str], before: dict[Path, bytes]) 
     return begun_once
 
 
-@pytest.mark.parametrize("tickets", WORKER_MOMENTS)
+@pytest.mark.parametrize(("tickets", "backend"), WORKER_MOMENTS)
 def test_a_worker_killed_in_mid_sweep(
-    tickets: int, tmp_path: Path, undisturbed: dict[str, str]
+    tickets: int, backend: str, tmp_path: Path, undisturbed: Callable[[str], dict[str, str]]
 ) -> None:
-    process = start("sweep", folder=tmp_path)
+    expected, experiment = undisturbed(backend), by(backend, tmp_path)
+    process = start("sweep", experiment, folder=tmp_path)
     wait_until(moment(tmp_path / "runs", tickets), process)
     before = {path: path.read_bytes() for path in done_tickets(tmp_path / "runs")}
     workers = trial_workers(process.pid)
     assert workers
     os.kill(workers[0], signal.SIGKILL)
     assert finish(process).status == 0
-    assert set(check(only_run(tmp_path / "runs", "digits"), undisturbed, before)) == {1}
+    assert set(check(only_run(tmp_path / "runs", "digits"), expected, before)) == {1}
 
 
-@pytest.mark.parametrize("tickets", DRIVER_MOMENTS)
+@pytest.mark.parametrize(("tickets", "backend"), DRIVER_MOMENTS)
 def test_the_driver_killed_and_the_same_command_again(
-    tickets: int, tmp_path: Path, undisturbed: dict[str, str]
+    tickets: int, backend: str, tmp_path: Path, undisturbed: Callable[[str], dict[str, str]]
 ) -> None:
-    process = start("sweep", folder=tmp_path)
+    expected, experiment = undisturbed(backend), by(backend, tmp_path)
+    process = start("sweep", experiment, folder=tmp_path)
     wait_until(moment(tmp_path / "runs", tickets), process)
     os.kill(process.pid, signal.SIGKILL)
     process.communicate()
     before = {path: path.read_bytes() for path in done_tickets(tmp_path / "runs")}
-    assert run("sweep", folder=tmp_path).status == 0
-    begun = check(only_run(tmp_path / "runs", "digits"), undisturbed, before)
+    assert run("sweep", experiment, folder=tmp_path).status == 0
+    begun = check(only_run(tmp_path / "runs", "digits"), expected, before)
     assert set(begun) <= {1}

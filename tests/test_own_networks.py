@@ -153,6 +153,13 @@ def test_a_run_whose_copy_was_changed_is_refused_until_it_is_whole_again(tmp_pat
     assert locate(run.folder.path).folder == run.folder
 
 
+def test_a_copy_that_changes_under_a_command_is_refused(tmp_path: Path) -> None:
+    run = located(written(tmp_path / "mine"), tmp_path / "root")
+    run.folder.network.write_text(f"{run.folder.network.read_text()}# another\n")
+    with pytest.raises(LtrayError, match="has changed since this command read it"):
+        trained(run)
+
+
 def test_where_the_source_is_absent_the_run_of_the_same_network_is_taken(tmp_path: Path) -> None:
     images = np.random.default_rng(0).integers(0, 256, (40, 8, 8), "uint8")
     labels = np.arange(40) % 10

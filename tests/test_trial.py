@@ -10,9 +10,12 @@ import torch
 from conftest import MakeRun
 from packs import batches_for, pack_of, recipe_of
 
+from ltray.errors import LtrayError
 from ltray.files import read_json, sha256_of
 from ltray.lottery.pruning import make_masks
+from ltray.lottery.snapshot import Snapshot
 from ltray.lottery.tickets import Pack, ready
+from ltray.models.networks import build
 from ltray.run import Run
 from ltray.training import fit as fit_module
 from ltray.training import retrain
@@ -23,7 +26,7 @@ from ltray.training.fit import fit
 from ltray.training.network import Network
 from ltray.training.place import this_place
 from ltray.training.retrain import train_pack
-from ltray.training.start import begin
+from ltray.training.start import note
 
 PLENTY = 10**12
 
@@ -80,6 +83,17 @@ def test_what_fits_follows_the_bytes_of_weights_optimizer_and_activations() -> N
     assert fits[80 * 2**20] in {2 * fits[40 * 2**20], 2 * fits[40 * 2**20] + 1}
 
 
+def test_a_named_backend_that_cannot_train_the_network_is_an_error_also_after_the_dense_run() -> (
+    None
+):
+    images, labels = torch.randn(4, 3, 32, 32), torch.zeros(4, dtype=torch.int64)
+    model = build("densenet121", 10, 3, 32, seed=0)
+    state = Snapshot(step=0, model=dict(model.state_dict()))
+    ticket = Network("ticket", model, state, {}, recipe_of(lr=0.01), data_seed=0)
+    with pytest.raises(LtrayError, match="fused cannot train this network"):
+        choose("fused", [lambda: ticket], (images, labels), PLENTY)
+
+
 def begun(run: Run) -> Run:
     trajectory = train_dense(run, 0, this_place(), nobody)
     make_masks(run.experiment, run.folder.replicate(0), trajectory)
@@ -122,7 +136,7 @@ def test_tickets_of_one_pack_keep_the_backends_that_they_began_with(make_run: Ma
     for ticket, backend in zip(pack.tickets, wanted, strict=True):
         path = run.folder.replicate(0).ticket(ticket.name).attempts
         path.parent.mkdir(parents=True, exist_ok=True)
-        begin(path, "cpu", Choice(backend, fits=3, milliseconds={backend: 1.0}))
+        note(path, "cpu", Choice(backend, fits=3, milliseconds={backend: 1.0}))
     rows: dict[str, dict[str, Any]] = {}
     train_pack(
         run,
@@ -132,7 +146,7 @@ def test_tickets_of_one_pack_keep_the_backends_that_they_began_with(make_run: Ma
     )
     assert [rows[ticket.name]["backend"] for ticket in pack.tickets] == wanted
     assert {row["status"] for row in rows.values()} == {"done"}
-    assert {row["attempts"] for row in rows.values()} == {2}
+    assert {row["attempts"] for row in rows.values()} == {1}
 
 
 @pytest.mark.parametrize("backend", ["loop", "fused"])

@@ -1,6 +1,5 @@
 """The serial part of a sweep: dense runs as trials, then the masks in tasks."""
 
-import json
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -8,7 +7,7 @@ from typing import Any
 
 from ltray.cluster.session import Cluster, groups_at_once, trial_resources
 from ltray.cluster.tasks import results_of
-from ltray.errors import LtrayError, StageFailed
+from ltray.errors import StageFailed
 from ltray.experiment import as_written, step_of
 from ltray.lottery.trajectory import Trajectory, prunable_tensors, read_trajectory
 from ltray.run import Run
@@ -104,9 +103,6 @@ def make_all_masks(run: Run, trajectories: Mapping[int, Trajectory], say: Say) -
 
 
 def _on_report(report: Mapping[str, Any], say: Say, epochs: int) -> None:
-    if "stage_failed" in report:
-        kind, args = json.loads(report["stage_failed"])
-        raise (StageFailed if kind == StageFailed.__name__ else LtrayError)(*args)
     if report["rows"]:
         row = report["rows"][-1]
         say(

@@ -122,7 +122,8 @@ def trial_resources(sweep: Sweep, cluster: Cluster, gpus: int | str) -> dict[str
         wanted = f"{cpus} CPUs and {wanted_gpus} GPUs a trial"
         there = ", ".join(f"{node[0]} and {node[1]}" for node in sorted(set(cluster.nodes)))
         found = f"{wanted}, but no node has them; the nodes have {there}"
-        raise LtrayError("sweep.cpus_per_trial, gpus_per_trial", found, "write less, or auto")
+        keys = "sweep.cpus_per_trial, gpus_per_trial, dense_gpus"
+        raise LtrayError(keys, found, "write less, or auto")
     return {"cpu": cpus, "gpu": wanted_gpus}
 
 

@@ -50,7 +50,12 @@ def pack_trial(config: Row, run: Run, packs: dict[str, Pack]) -> None:
     from ltray.training.retrain import train_pack
 
     reports = Reports()
-    train_pack(run, packs[config["pack"]], place_of(config), reports.add)
+    place = place_of(config)
+    try:
+        train_pack(run, packs[config["pack"]], place, reports.add)
+    except LtrayError as error:
+        reports.flush()
+        report_error(error)
     reports.flush()
 
 

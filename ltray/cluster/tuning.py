@@ -9,6 +9,8 @@ from typing import Any
 from ray import tune
 from ray.tune.logger import JsonLoggerCallback, TBXLoggerCallback
 
+from ltray.errors import LtrayError, StageFailed
+
 OnReport = Callable[[Mapping[str, Any]], None]
 
 
@@ -85,6 +87,9 @@ class _Reporting(tune.Callback):  # type: ignore[misc]
         if "rows" in result:
             rows = {name: json.loads(result[name]) for name in ("rows", "records")}
             try:
+                if "stage_failed" in result:
+                    kind, args = json.loads(result["stage_failed"])
+                    raise (StageFailed if kind == StageFailed.__name__ else LtrayError)(*args)
                 self._on_report({**result, **rows})
             except Exception as error:
                 self.error = error

@@ -12,17 +12,26 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from ltray.errors import LtrayError
 from ltray.group import Group
+
+KNOWN = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
 def synchronise(model: nn.Module, group: Group) -> None:
     """Let every BatchNorm of a model normalise by the mean and variance of the whole batch.
 
     Parameters and buffers stay the same tensors under the same names.
+
+    Raises:
+        LtrayError: a BatchNorm is of a class that is not torch's own.
     """
     for name, module in list(model.named_modules()):
-        if isinstance(module, _BatchNorm):
+        if type(module) in KNOWN:
             model.set_submodule(name, SynchronisedBatchNorm(module, group))
+        elif isinstance(module, _BatchNorm):
+            found = f"{name} is a {type(module).__name__}, which sees one process's images only"
+            raise LtrayError("sweep.dense_gpus", found, "write 1, or use torch's own BatchNorm")
 
 
 class SynchronisedBatchNorm(nn.Module):
@@ -48,10 +57,11 @@ class SynchronisedBatchNorm(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """[B, C] or [B, C, H, W] -> the same shape."""
-        if self.tracks and not self.training:
-            mean, variance = self.running_mean, self.running_var
+        if not self.training:  # by itself: processes may have other numbers of batches
+            mean = self.running_mean if self.tracks else None
+            variance = self.running_var if self.tracks else None
             return functional.batch_norm(
-                images, mean, variance, self.weight, self.bias, False, 0.0, self.eps
+                images, mean, variance, self.weight, self.bias, not self.tracks, 0.0, self.eps
             )
         made: Tensor
         made, mean, variance, count = _Normalise.apply(

@@ -4,6 +4,8 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
+import torch
+
 from ltray.errors import StageFailed
 from ltray.experiment import replicate_seeds, step_of
 from ltray.files import sha256_of
@@ -77,8 +79,7 @@ class _DenseRun:
             return record
         self._check_experiment()
         started_at = now()
-        begun = partial(begin, self.folder.dense_attempts, self.place.device_name, BY_LOOP)
-        attempts = self.group.first(begun)
+        attempts = self.group.first(partial(begin, self.folder.dense_attempts))
         network: Network | None = None
         for step in missing:
             network = self._trained_to(step, network)
@@ -106,7 +107,9 @@ class _DenseRun:
     def _check_experiment(self) -> None:
         """What the retrainings could not do is an error now, before the dense run is paid for."""
         experiment = self.run.experiment
-        model = untrained(self.run, self.batches, self.seed, self.place.device)
+        packs_without_gpus = experiment.sweep.gpus_per_trial == 0
+        device = torch.device("cpu") if packs_without_gpus else self.place.device
+        model = untrained(self.run, self.batches, self.seed, device)
         prunable(model, experiment.prune.keep_dense)
         check_covers(experiment.sweep.backend, model)
 

@@ -13,10 +13,23 @@ from torch.nn import functional
 from ltray.lottery.masks import Mask
 from ltray.lottery.snapshot import Snapshot, Tensors
 from ltray.lottery.trajectory import EpochRow
+from ltray.models.classics import BasicBlock, Shortcut
 from ltray.randomness import seed_for
 from ltray.training.recipe import Recipe
 
-KNOWN_CODE = ("torch.", "torchvision.", "ltray.")
+DRAW_NOTHING = {
+    nn.AdaptiveAvgPool2d,
+    nn.AvgPool2d,
+    nn.BatchNorm2d,
+    nn.Conv2d,
+    nn.Flatten,
+    nn.Identity,
+    nn.Linear,
+    nn.MaxPool2d,
+    nn.ReLU,
+    nn.ReLU6,
+    nn.Sequential,
+}
 
 
 class Network:
@@ -185,14 +198,5 @@ def _laid_out_like(
 
 
 def _is_random(module: nn.Module) -> bool:
-    """Whether a module draws random numbers in training: dropout, stochastic depth, attention.
-
-    What a class of unknown code does in its forward() cannot be seen, so it is taken to draw.
-    """
-    if not type(module).__module__.startswith(KNOWN_CODE):
-        return True
-    names = ("Dropout", "StochasticDepth", "DropPath")
-    dropout = getattr(module, "dropout", 0.0)
-    return any(name in type(module).__name__ for name in names) or (
-        isinstance(dropout, float) and dropout > 0
-    )
+    """Whether a module may draw random numbers in training, as anything may that is not known."""
+    return type(module) not in DRAW_NOTHING and not isinstance(module, BasicBlock | Shortcut)

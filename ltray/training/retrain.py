@@ -27,6 +27,7 @@ from ltray.training.start import (
     conditions,
     images_per_second,
     measured,
+    note,
     now,
     open_batches,
     save_correct,
@@ -73,22 +74,26 @@ class _Retraining:
         self.tickets = {ticket.name: ticket for ticket in left}
         self.masks = {name: self._mask(ticket) for name, ticket in self.tickets.items()}
         self.states = States(self._write_state)
-        self.gpu_use = GpuUse(place.gpu_uuids)
 
     def train(self) -> None:
-        self.started_at = now()
         self.choices = self._choices()
-        device = self.place.device_name
-        self.attempts = {
-            name: begin(self.folder.ticket(name).attempts, device, choice)
-            for name, choice in self.choices.items()
-        }
+        for name, choice in self.choices.items():
+            note(self.folder.ticket(name).attempts, self.place.device_name, choice)
         fits = min(choice.fits for choice in self.choices.values())
         at_once = fits * len(self.place.devices)
         for first in range(0, len(self.pack.seats), at_once):
-            if members := self._members(self.pack.seats[first : first + at_once]):
-                with self.gpu_use:
-                    fit(members, self.batches, self.recipe, self._on_epoch, self.states)
+            self._train_together(self.pack.seats[first : first + at_once])
+
+    def _train_together(self, seats: Sequence[Ticket]) -> None:
+        """Train what fits the devices; its networks are gone before the next ones come."""
+        left = [ticket.name for ticket in seats if ticket.name in self.tickets]
+        if not left:
+            return
+        self.started_at = now()
+        self.attempts = {name: begin(self.folder.ticket(name).attempts) for name in left}
+        self.gpu_use = GpuUse(self.place.gpu_uuids)
+        with self.gpu_use:
+            fit(self._members(seats), self.batches, self.recipe, self._on_epoch, self.states)
 
     def _choices(self) -> dict[str, Choice]:
         """Ticket -> how it is trained: as was chosen before on such a device, else as now."""
@@ -112,12 +117,7 @@ class _Retraining:
         return chosen(self.folder.ticket(ticket.name).attempts, self.place.device_name)
 
     def _members(self, seats: Sequence[Ticket]) -> list[Member]:
-        """Those that have ended too: what is computed together must not depend on that.
-
-        Nobody if all have.
-        """
-        if not any(ticket.name in self.tickets for ticket in seats):
-            return []
+        """Those that have ended too: what is computed together must not depend on that."""
         devices = self.place.devices
         parts = [number * len(devices) // len(seats) for number in range(len(seats))]
         return [

@@ -18,6 +18,7 @@ from ltray.group import ALONE, Group
 from ltray.layout import DataFolder
 from ltray.lottery.snapshot import Tensors
 from ltray.models.networks import build
+from ltray.own_code import check_unchanged
 from ltray.randomness import seed_for
 from ltray.run import Run
 from ltray.training.backends.trial import Choice
@@ -38,10 +39,16 @@ def _data_set(folder: DataFolder, data: Data, device: torch.device, threads: int
 
 
 def untrained(run: Run, batches: Batches, seed: int, device: torch.device) -> torch.nn.Module:
-    """The network with the initial weights of a seed."""
+    """The network with the initial weights of a seed.
+
+    Raises:
+        LtrayError: a person's own network cannot be built here, or its file has changed.
+    """
     data = run.experiment.data
     assert isinstance(data.channels, int), "resolve() fills channels"
     assert data.crop_size is not None, "resolve() fills crop_size"
+    if run.network is not None:
+        check_unchanged(run.network, run.folder.network)
     model = build(
         run.experiment.model.arch,
         batches.classes,
@@ -54,23 +61,29 @@ def untrained(run: Run, batches: Batches, seed: int, device: torch.device) -> to
     return placed
 
 
-def begin(attempts: Path, device: str, choice: Choice) -> int:
-    """Count one more beginning of a training, and note how it is done on this kind of device.
-
-    Returns:
-        The count so far.
-    """
-    before = read_json(attempts) if attempts.is_file() else {}
-    count = int(before.get("attempts", 0)) + 1
+def note(attempts: Path, device: str, choice: Choice) -> None:
+    """Write down how a ticket is trained on this kind of device."""
+    before = _begun(attempts)
     choices = {**before.get("choices", {}), device: choice.as_json()}
-    write_json(attempts, {"attempts": count, "choices": choices})
+    write_json(attempts, {**before, "choices": choices})
+
+
+def begin(attempts: Path) -> int:
+    """Count one more beginning of a training; returns the count so far."""
+    before = _begun(attempts)
+    count = int(before["attempts"]) + 1
+    write_json(attempts, {**before, "attempts": count})
     return count
 
 
 def chosen(attempts: Path, device: str) -> Choice | None:
     """How a training was begun on this kind of device before."""
-    before = read_json(attempts).get("choices", {}) if attempts.is_file() else {}
+    before = _begun(attempts).get("choices", {})
     return Choice(**before[device]) if device in before else None
+
+
+def _begun(attempts: Path) -> dict[str, Any]:
+    return read_json(attempts) if attempts.is_file() else {"attempts": 0}
 
 
 def now() -> str:

@@ -1,12 +1,14 @@
 """Fully connected networks on a CPU by their kept weights alone, K of them as one.
 
-K seats, B images, F features, O outputs. Between layers the features come first and the networks
+K networks, B images, F features, O outputs. Between layers the features come first and the networks
 one after the other, [K * F, B]: a row of weights is then a sum of few contiguous rows. The weights
 of a layer are one matrix in compressed sparse rows (CSR), the networks' blocks below each other
 where they see the same images, along the diagonal in later layers. What is pruned is neither
 computed nor updated, so it stays exactly zero. Outputs are computed in float32 also where the
 recipe allows bfloat16.
 """
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +17,8 @@ from torch.nn import functional
 from ltray.training.backends.backend import Seats
 from ltray.training.backends.plain import flattens_images, why_not_plain
 from ltray.training.backends.sparse import SparseLinear
-from ltray.training.backends.together import Together, models_of
+from ltray.training.backends.together import Together
+from ltray.training.network import Network
 
 MOST_IMAGES = 128  # evaluated at once: the features of more do not stay in a core's cache
 
@@ -40,26 +43,28 @@ def _why_not_layers(model: nn.Sequential) -> str | None:
 
 
 def csr(seats: Seats) -> Together:
-    """A backend that computes all seats by one network of sparse layers."""
-    return Together(seats, _Sparse(seats))
+    """A backend that computes all seats by one network of sparse layers.
+
+    Each network has the bits that it would have alone, so empty seats are left out.
+    """
+    taken = tuple(seat for seat in seats if seat is not None)
+    return Together(seats, _Sparse(taken), computed=taken)
 
 
 class _Sparse:
-    """Layers of all seats, and an optimizer over their kept weights."""
+    """Layers of all networks, and an optimizer over their kept weights."""
 
-    def __init__(self, seats: Seats) -> None:
-        self._seats = seats
-        models = models_of(seats)
-        layers = models[0].named_children()
-        recipe = next(seat for seat in seats if seat is not None).recipe
-        bfloat16 = recipe.train.precision == "bfloat16"
+    def __init__(self, networks: Sequence[Network]) -> None:
+        self._networks = networks
+        recipe = networks[0].recipe
+        layers = networks[0].model.named_children()
         names = [name for name, layer in layers if isinstance(layer, nn.Linear)]
         self._layers = [
             SparseLinear(
-                [model.get_submodule(name) for model in models],  # type: ignore[misc]
-                [seat.factors.get(f"{name}.weight") if seat else None for seat in seats],
+                [network.model.get_submodule(name) for network in networks],  # type: ignore[misc]
+                [network.factors.get(f"{name}.weight") for network in networks],
                 shared=name == names[0],
-                bfloat16=bfloat16,
+                bfloat16=recipe.train.precision == "bfloat16",
             )
             for name in names
         ]
@@ -67,8 +72,7 @@ class _Sparse:
         self._kept = [
             (network, kept)
             for stack in self._stacks
-            for network, kept in zip(seats, stack.parts, strict=True)
-            if network is not None
+            for network, kept in zip(networks, stack.parts, strict=True)
         ]
         self.optimizer = recipe.optimizer([kept.values for _, kept in self._kept])
         for network, kept in self._kept:
@@ -86,7 +90,7 @@ class _Sparse:
         *hidden, output = self._layers
         for layer in hidden:
             features = functional.relu(layer.product(features))
-        return output.product(features).view(len(self._seats), -1, len(images)).permute(2, 0, 1)
+        return output.product(features).view(len(self._networks), -1, len(images)).permute(2, 0, 1)
 
     def hand_out_gradients(self) -> None:
         for stack in self._stacks:

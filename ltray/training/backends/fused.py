@@ -16,7 +16,7 @@ from ltray.training.network import Network, at_least_float32
 
 def fused(seats: Seats) -> Together:
     """A backend that computes all seats by one model of stacked layers."""
-    return Together(seats, _Stacked(seats))
+    return Together(seats, _Stacked(seats), computed=seats)
 
 
 class _Stacked:

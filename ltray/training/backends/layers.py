@@ -80,8 +80,9 @@ def _why_not_order(model: nn.Module) -> str | None:
         return f"{name} comes before any Linear layer or convolution over all channels"
     if type(model) is nn.Sequential:  # the other holders flatten by themselves
         kinds = [type(layer) for layer in model.modules()]
-        if nn.Linear in kinds and nn.Flatten not in kinds[: kinds.index(nn.Linear)]:
-            return "its first Linear layer comes before a Flatten"
+        for kind in (nn.Linear, nn.Dropout):
+            if kind in kinds and nn.Flatten not in kinds[: kinds.index(kind)]:
+                return f"its first {kind.__name__} comes before a Flatten"
     return None
 
 

@@ -1,5 +1,6 @@
 """What a backend that computes a model's layers in its own way would miss."""
 
+import torch
 from torch import nn
 
 
@@ -14,6 +15,8 @@ def why_not_plain(model: nn.Module) -> str | None:
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             return f"{name} is kept from training"
+        if not (parameter.is_contiguous() or _is_channels_last(parameter)):
+            return f"{name} does not lie in memory in its own order"
     places = [id(module) for _, module in model.named_modules(remove_duplicate=False)]
     return "a layer of it stands in two places" if len(set(places)) < len(places) else None
 
@@ -21,6 +24,11 @@ def why_not_plain(model: nn.Module) -> str | None:
 def flattens_images(layer: nn.Module) -> bool:
     """Whether a layer makes [B, F] of [B, C, H, W]."""
     return type(layer) is nn.Flatten and (layer.start_dim, layer.end_dim) == (1, -1)
+
+
+def _is_channels_last(parameter: nn.Parameter) -> bool:
+    last = torch.channels_last
+    return parameter.dim() == 4 and parameter.is_contiguous(memory_format=last)
 
 
 def _has_hooks(module: nn.Module) -> bool:

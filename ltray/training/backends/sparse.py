@@ -53,8 +53,9 @@ class SparseLinear:
 
     def product(self, features: Tensor) -> Tensor:
         """The layer's outputs."""
-        made: Tensor = _SparseProduct.apply(self._weights.values, features, self._pattern)
-        return made if self._biases is None else made + self._biases.values[:, None]
+        biases = self._biases.values if self._biases else None
+        made: Tensor = _SparseProduct.apply(self._weights.values, biases, features, self._pattern)
+        return made
 
 
 class Kept:
@@ -106,6 +107,8 @@ class _Stack:
 class _Pattern:
     """Where a matrix of K blocks is not zero, by rows and, along a diagonal, by columns.
 
+    How a block's gradient is computed depends on that block alone, and so do its bits.
+
     Args:
         masks: K times [O, F] bool.
         shared: the blocks lie below each other, [K * O, F], and else along the diagonal,
@@ -115,17 +118,23 @@ class _Pattern:
 
     def __init__(self, masks: Sequence[Tensor], shared: bool, bfloat16: bool) -> None:
         rows, columns = masks[0].shape
-        self._count = len(masks)
+        stride = 0 if shared else columns
         self._shared = shared
-        self._by_rows = _bags(masks, 0 if shared else columns)
+        self._by_rows = _bags(masks, stride)
         if not shared:
             self._by_columns = _bags([mask.t() for mask in masks], rows)
             self._order = _order_by_columns(masks)
         self._shape = (len(masks) * rows, columns if shared else len(masks) * columns)
-        self._kept = torch.cat([mask.flatten() for mask in masks]).nonzero().flatten()
-        density = len(self._kept) / (len(masks) * rows * columns)
         self._bfloat16 = bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported()
-        self._whole = density > (WHOLE_FROM_BFLOAT16 if self._bfloat16 else WHOLE_FROM)
+        least = WHOLE_FROM_BFLOAT16 if self._bfloat16 else WHOLE_FROM
+        whole = [int(mask.sum()) > least * mask.numel() for mask in masks]
+        self._kept = [mask.flatten().nonzero().flatten() for mask in masks]
+        self._whole = [number for number, is_whole in enumerate(whole) if is_whole]
+        sampled = [
+            torch.zeros_like(mask) if is_whole else mask
+            for mask, is_whole in zip(masks, whole, strict=True)
+        ]
+        self._sampled = _bags(sampled, stride)
 
     def product(self, values: Tensor, features: Tensor) -> Tensor:
         """The matrix of these values, [kept of all], times [F, B] or [K * F, B]."""
@@ -136,26 +145,37 @@ class _Pattern:
         assert not self._shared, "nothing asks for the gradient of images"
         return _weighted_sums(self._by_columns, values.index_select(0, self._order), gradient)
 
-    def gradient_of_values(self, values: Tensor, gradient: Tensor, features: Tensor) -> Tensor:
+    def gradient_of_values(self, gradient: Tensor, features: Tensor) -> Tensor:
         """[kept of all]: products of rows of the gradient and of the features."""
-        if self._whole:
-            whole = self._whole_gradient(gradient, features)
-            return whole.index_select(0, self._kept).to(values.dtype)
-        bags = (self._by_rows.ends, self._by_rows.places)
+        if not self._whole:
+            return self._sampled_gradient(gradient, features)
+        made = gradient.new_empty(sum(map(len, self._kept)))
+        parts = torch.split(made, [len(kept) for kept in self._kept])
+        if left := [number for number in range(len(parts)) if number not in self._whole]:
+            sampled = self._sampled_gradient(gradient, features)
+            lengths = [len(self._kept[number]) for number in left]
+            for number, part in zip(left, torch.split(sampled, lengths), strict=True):
+                parts[number].copy_(part)
+        low = (gradient.bfloat16(), features.bfloat16()) if self._bfloat16 else (gradient, features)
+        for number in self._whole:
+            block = self._block_gradient(number, *low)
+            parts[number].copy_(block.flatten().index_select(0, self._kept[number]))
+        return made
+
+    def _block_gradient(self, number: int, gradient: Tensor, features: Tensor) -> Tensor:
+        """[O, F], of what is pruned too: where much is kept that is faster."""
+        count = len(self._kept)
+        own = gradient.chunk(count)[number]
+        return own @ (features if self._shared else features.chunk(count)[number]).t()
+
+    def _sampled_gradient(self, gradient: Tensor, features: Tensor) -> Tensor:
+        ends, places = self._sampled
+        zeros = gradient.new_zeros(len(places))
         with warnings.catch_warnings():  # once per process torch says that this is in beta
             warnings.filterwarnings("ignore", message="Sparse")
-            matrix = torch.sparse_csr_tensor(*bags, values, self._shape, check_invariants=False)
-        sampled: Tensor = torch.sparse.sampled_addmm(matrix, gradient, features.t(), beta=0.0)
+            at = torch.sparse_csr_tensor(ends, places, zeros, self._shape, check_invariants=False)
+        sampled: Tensor = torch.sparse.sampled_addmm(at, gradient, features.t(), beta=0.0)
         return sampled.values()
-
-    def _whole_gradient(self, gradient: Tensor, features: Tensor) -> Tensor:
-        """[K * O * F], of what is pruned too: where much is kept that is faster."""
-        if self._bfloat16:
-            gradient, features = gradient.bfloat16(), features.bfloat16()
-        if self._shared:
-            return (gradient @ features.t()).flatten()
-        each = features.view(self._count, -1, features.shape[1]).transpose(1, 2)
-        return (gradient.view(self._count, -1, gradient.shape[1]) @ each).flatten()
 
 
 class _Bags(NamedTuple):
@@ -171,23 +191,27 @@ class _Bags(NamedTuple):
 
 
 class _SparseProduct(torch.autograd.Function):
-    """A sparse matrix times a dense one; the gradient of its values has their length."""
+    """A sparse matrix times a dense one, plus biases; gradients of values have their length."""
 
     @staticmethod
-    def forward(ctx: Any, values: Tensor, features: Tensor, pattern: _Pattern) -> Tensor:
+    def forward(
+        ctx: Any, values: Tensor, biases: Tensor | None, features: Tensor, pattern: _Pattern
+    ) -> Tensor:
         ctx.save_for_backward(values, features)
         ctx.pattern = pattern
-        return pattern.product(values, features)
+        made = pattern.product(values, features)
+        return made if biases is None else made.add_(biases[:, None])
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor | None, None]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None, None]:
         values, features = ctx.saved_tensors
         gradient = gradients[0].contiguous()
-        by_values = ctx.pattern.gradient_of_values(values, gradient, features)
+        by_values = ctx.pattern.gradient_of_values(gradient, features)
+        by_biases = gradient.sum(1) if ctx.needs_input_grad[1] else None
         by_features = None
-        if ctx.needs_input_grad[1]:
+        if ctx.needs_input_grad[2]:
             by_features = ctx.pattern.transposed_product(values, gradient)
-        return by_values, by_features, None
+        return by_values, by_biases, by_features, None
 
 
 def _weighted_sums(bags: _Bags, values: Tensor, of: Tensor) -> Tensor:

@@ -37,16 +37,24 @@ class Joint(Protocol):
 
 
 class Together:
-    """A backend of joint networks. An empty seat computes with weights that nobody keeps."""
+    """A backend of joint networks.
 
-    def __init__(self, seats: Seats, joint: Joint) -> None:
+    Args:
+        seats: as a backend is opened with.
+        joint: what computes them.
+        computed: the seats that it computes, some of which may be empty: these have weights that
+            nobody keeps.
+    """
+
+    def __init__(self, seats: Seats, joint: Joint, computed: Seats) -> None:
         self.seats = seats
         self.networks = [network for network in seats if network is not None]
         self._joint = joint
-        self._taken = [place for place, network in enumerate(seats) if network is not None]
+        self._count = len(computed)
+        self._taken = [place for place, network in enumerate(computed) if network is not None]
         first = self.networks[0]
         self._smoothing = first.recipe.train.label_smoothing
-        self._loss_sums = torch.zeros(len(seats), dtype=torch.float64, device=first.device)
+        self._loss_sums = torch.zeros(self._count, dtype=torch.float64, device=first.device)
         for place, network in zip(self._taken, self.networks, strict=True):
             self._loss_sums[place] = network.loss_sum
             network.loss_sum = self._loss_sums[place]
@@ -75,11 +83,12 @@ class Together:
         """[K]; the gradient of their sum is each seat's own."""
         each = functional.cross_entropy(
             self._joint.logits(images).flatten(0, 1),
-            labels[:, None].expand(-1, len(self.seats)).flatten(),
+            labels[:, None].expand(-1, self._count).flatten(),
             reduction="none",
             label_smoothing=self._smoothing,
         )
-        return each.view(-1, len(self.seats)).mean(0)
+        # Sums along rows, since one along columns would depend on how many columns there are.
+        return each.view(-1, self._count).t().contiguous().mean(1)
 
 
 def models_of(seats: Seats) -> list[nn.Module]:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from ltray.training.backends.backend import Backend
-from ltray.training.backends.choice import BACKENDS, open_backend, why_not
+from ltray.training.backends.choice import BACKENDS, check_covers, open_backend, why_not
 from ltray.training.network import Network
 
 MEASURED_SECONDS = 0.2  # of each backend, after the first step
@@ -55,9 +55,14 @@ def choose(wanted: str, tickets: Sequence[Make], batch: Batch, memory: int) -> C
         tickets: make the networks of one device, for trying and throwing away.
         batch: images [B, C, H, W] and labels [B] of one training step.
         memory: bytes that the pack may take.
+
+    Raises:
+        LtrayError: the named backend cannot train such networks here.
     """
-    need = _need(tickets[0](), batch)
-    names = _candidates(wanted, tickets[0]().model, len(tickets))
+    first = tickets[0]()
+    check_covers(wanted, first.model)
+    names = _candidates(wanted, first.model, len(tickets))
+    need = _need(first, batch)
     fits = {name: _fitting(name, need, memory) for name in names}
     if len(names) == 1:
         return Choice(names[0], fits[names[0]])
