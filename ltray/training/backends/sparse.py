@@ -19,7 +19,7 @@ from torch.nn import functional
 # The share of weights kept from which the gradient of all weights takes less time than that of the
 # kept ones alone (benchmarks/backends.py); bfloat16 where the CPU has instructions for it.
 WHOLE_FROM = 0.3
-WHOLE_FROM_BFLOAT16 = 0.07
+WHOLE_FROM_BFLOAT16 = 0.17
 
 
 class SparseLinear:
