@@ -43,7 +43,7 @@ class SparseLinear:
             torch.ones_like(peer.weight, dtype=torch.bool) if factor is None else factor != 0
             for peer, factor in zip(peers, factors, strict=True)
         ]
-        self._pattern = _Pattern(masks, shared, bfloat16)
+        self._pattern = _Pattern(masks, shared, bfloat16, peers[0].weight.dtype)
         self._weights = _Stack([peer.get_parameter("weight") for peer in peers], masks)
         self._biases = None
         if peers[0].bias is not None:
@@ -114,9 +114,12 @@ class _Pattern:
         shared: the blocks lie below each other, [K * O, F], and else along the diagonal,
             [K * O, K * F].
         bfloat16: whether products of gradients may be computed so.
+        dtype: of the weights.
     """
 
-    def __init__(self, masks: Sequence[Tensor], shared: bool, bfloat16: bool) -> None:
+    def __init__(
+        self, masks: Sequence[Tensor], shared: bool, bfloat16: bool, dtype: torch.dtype
+    ) -> None:
         rows, columns = masks[0].shape
         stride = 0 if shared else columns
         self._shared = shared
@@ -134,7 +137,13 @@ class _Pattern:
             torch.zeros_like(mask) if is_whole else mask
             for mask, is_whole in zip(masks, whole, strict=True)
         ]
-        self._sampled = _bags(sampled, stride)
+        ends, places = _bags(sampled, stride)
+        zeros = torch.zeros(len(places), dtype=dtype)
+        with warnings.catch_warnings():  # once per process torch says that this is in beta
+            warnings.filterwarnings("ignore", message="Sparse")
+            self._sampled = torch.sparse_csr_tensor(
+                ends, places, zeros, self._shape, check_invariants=False
+            )
 
     def product(self, values: Tensor, features: Tensor) -> Tensor:
         """The matrix of these values, [kept of all], times [F, B] or [K * F, B]."""
@@ -169,11 +178,7 @@ class _Pattern:
         return own @ (features if self._shared else features.chunk(count)[number]).t()
 
     def _sampled_gradient(self, gradient: Tensor, features: Tensor) -> Tensor:
-        ends, places = self._sampled
-        zeros = gradient.new_zeros(len(places))
-        with warnings.catch_warnings():  # once per process torch says that this is in beta
-            warnings.filterwarnings("ignore", message="Sparse")
-            at = torch.sparse_csr_tensor(ends, places, zeros, self._shape, check_invariants=False)
+        at = self._sampled
         sampled: Tensor = torch.sparse.sampled_addmm(at, gradient, features.t(), beta=0.0)
         return sampled.values()
 
