@@ -17,9 +17,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 # The share of weights kept from which the gradient of all weights takes less time than that of the
-# kept ones alone (benchmarks/backends.py); bfloat16 where the CPU has instructions for it.
+# kept ones alone (benchmarks/backends.py); bfloat16 where the CPU has instructions for it. Fewer
+# kept ones than the last take less time than the calls that the whole gradient needs.
 WHOLE_FROM = 0.3
 WHOLE_FROM_BFLOAT16 = 0.17
+WHOLE_FROM_KEPT = 4000
 
 
 class SparseLinear:
@@ -130,7 +132,7 @@ class _Pattern:
         self._shape = (len(masks) * rows, columns if shared else len(masks) * columns)
         self._bfloat16 = bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported()
         least = WHOLE_FROM_BFLOAT16 if self._bfloat16 else WHOLE_FROM
-        whole = [int(mask.sum()) > least * mask.numel() for mask in masks]
+        whole = [int(mask.sum()) > max(least * mask.numel(), WHOLE_FROM_KEPT) for mask in masks]
         self._kept = [mask.flatten().nonzero().flatten() for mask in masks]
         self._whole = [number for number, is_whole in enumerate(whole) if is_whole]
         sampled = [

@@ -81,14 +81,15 @@ class Together:
 
     def _losses(self, images: Tensor, labels: Tensor) -> Tensor:
         """[K]; the gradient of their sum is each seat's own."""
+        # Images along rows: each seat's sum is then the same however many seats there are, and a
+        # CPU computes softmax over few classes for many images at once.
         each = functional.cross_entropy(
-            self._joint.logits(images).flatten(0, 1),
-            labels[:, None].expand(-1, self._count).flatten(),
+            self._joint.logits(images).permute(1, 2, 0),
+            labels.expand(self._count, -1),
             reduction="none",
             label_smoothing=self._smoothing,
         )
-        # Sums along rows, since one along columns would depend on how many columns there are.
-        return each.view(-1, self._count).t().contiguous().mean(1)
+        return each.mean(1)
 
 
 def models_of(seats: Seats) -> list[nn.Module]:
