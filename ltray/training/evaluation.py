@@ -41,78 +41,82 @@ def evaluate(together: Sequence[Backend], batches: Batches) -> list[Scores]:
     """
     for backend in together:
         backend.train(False)
-    validation = _tallies(together, batches, "validation")
-    test = _tallies(together, batches, "test")
+    validation = _measured(together, batches, "validation")
+    test = _measured(together, batches, "test")
     for backend in together:
         backend.train(True)
     return [
         Scores(
             figures={
-                "val_top1": on_validation.top1(),
-                "val_loss": on_validation.loss(),
-                "test_top1": on_test.top1(),
-                "test_top5": on_test.top5(),
-                "test_loss": on_test.loss(),
+                "val_top1": on_validation.top1,
+                "val_loss": on_validation.loss,
+                "test_top1": on_test.top1,
+                "test_top5": on_test.top5,
+                "test_loss": on_test.loss,
             },
-            correct={"validation": on_validation.correct(), "test": on_test.correct()},
+            correct={"validation": on_validation.correct, "test": on_test.correct},
         )
         for on_validation, on_test in zip(validation, test, strict=True)
     ]
 
 
-class _Tally:
-    """Sums of one network over one split, on the device until they are asked for."""
+@dataclass(frozen=True)
+class _Measured:
+    """One network on one split, with what `Scores` has of it."""
 
-    def __init__(self) -> None:
+    top1: float
+    top5: float
+    loss: float
+    correct: torch.Tensor
+
+
+class _Tally:
+    """What the K networks of a backend gave over one split, on the device until it is whole."""
+
+    def __init__(self, count: int) -> None:
+        self._count = count
         self._top1: list[torch.Tensor] = []
         self._top5: list[torch.Tensor] = []
         self._losses: list[torch.Tensor] = []
 
-    def add(self, logits: torch.Tensor, labels: torch.Tensor) -> None:
-        first = logits.topk(min(5, logits.shape[1]), dim=1).indices
-        hits = first == labels[:, None]
-        self._top1.append(hits[:, 0])
-        self._top5.append(hits.any(dim=1))
-        self._losses.append(functional.cross_entropy(logits, labels, reduction="none").double())
+    def add(self, logits: Sequence[torch.Tensor], labels: torch.Tensor) -> None:
+        """Take in a batch: each network's [B, classes], and [B]."""
+        every = torch.stack(list(logits), dim=1)
+        hits = every.topk(min(5, every.shape[2])).indices == labels[:, None, None]
+        self._top1.append(hits[:, :, 0])
+        self._top5.append(hits.any(dim=2))
+        wanted = labels.repeat_interleave(self._count)
+        losses = functional.cross_entropy(every.flatten(0, 1), wanted, reduction="none")
+        self._losses.append(losses.view(-1, self._count).double())
 
-    def join(self, group: Group) -> None:
-        """Take in what the other processes of a group have measured on their parts."""
-        self._top1 = [_joined(self._top1, group)]
-        self._top5 = [_joined(self._top5, group)]
-        self._losses = [_joined(self._losses, group)]
+    def measured(self, group: Group) -> list[_Measured]:
+        """Each network over the images of all processes of a group."""
+        top1, top5, losses = (
+            self._joined(parts, group) for parts in (self._top1, self._top5, self._losses)
+        )
+        return [
+            _Measured(
+                _share(top1[each]), _share(top5[each]), float(losses[each].mean()), top1[each].cpu()
+            )
+            for each in range(self._count)
+        ]
 
-    def top1(self) -> float:
-        return _mean(self._top1)
-
-    def top5(self) -> float:
-        return _mean(self._top5)
-
-    def loss(self) -> float:
-        return float(torch.cat(self._losses).mean())
-
-    def correct(self) -> torch.Tensor:
-        return torch.cat(self._top1).cpu()
+    def _joined(self, parts: list[torch.Tensor], group: Group) -> torch.Tensor:
+        """[K, images], each row in one piece."""
+        # Where there are fewer images than processes one has none; its zeros change no dtype.
+        mine = torch.cat(parts) if parts else torch.zeros(0, self._count, dtype=torch.bool)
+        return group.joined(mine).t().contiguous()
 
 
-def _tallies(together: Sequence[Backend], batches: Batches, split: str) -> list[_Tally]:
+def _measured(together: Sequence[Backend], batches: Batches, split: str) -> list[_Measured]:
     """One for each network."""
-    tallies = [[_Tally() for _ in backend.networks] for backend in together]
+    tallies = [_Tally(len(backend.networks)) for backend in together]
     for batch in batches.evaluation(split):
-        for backend, own in zip(together, tallies, strict=True):
+        for backend, tally in zip(together, tallies, strict=True):
             images, labels = on_its_device(backend, batch)
-            for tally, logits in zip(own, backend.logits(images), strict=True):
-                tally.add(logits, labels)
-    every = list(chain.from_iterable(tallies))
-    for tally in every:
-        tally.join(batches.group)
-    return every
+            tally.add(backend.logits(images), labels)
+    return list(chain.from_iterable(tally.measured(batches.group) for tally in tallies))
 
 
-def _joined(measured: list[torch.Tensor], group: Group) -> torch.Tensor:
-    # Where there are fewer images than processes one has none; what it gives changes no dtype.
-    return group.joined(torch.cat(measured) if measured else torch.zeros(0, dtype=torch.bool))
-
-
-def _mean(hits: list[torch.Tensor]) -> float:
-    every = torch.cat(hits)
-    return int(every.sum()) / every.numel()
+def _share(hits: torch.Tensor) -> float:
+    return int(hits.sum()) / hits.numel()

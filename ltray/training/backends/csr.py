@@ -12,7 +12,6 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from ltray.training.backends.backend import Seats
 from ltray.training.backends.plain import flattens_images, why_not_plain
@@ -89,7 +88,7 @@ class _Sparse:
         features = images.flatten(1).t().contiguous()
         *hidden, output = self._layers
         for layer in hidden:
-            features = functional.relu(layer.product(features))
+            features = layer.product(features).relu_()
         return output.product(features).view(len(self._networks), -1, len(images)).permute(2, 0, 1)
 
     def hand_out_gradients(self) -> None:
