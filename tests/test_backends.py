@@ -21,6 +21,7 @@ from torch import nn
 from ltray.errors import LtrayError
 from ltray.models.networks import build
 from ltray.training.backends.choice import BACKENDS, check_covers, why_not
+from ltray.training.recipe import Recipe
 
 
 @pytest.fixture(autouse=True)
@@ -60,14 +61,22 @@ def test_twenty_steps_of_larger_networks_equal_those_of_the_loop(arch: str, opti
 def check_equal(backend: str, arch: str, optimizer: str, steps: int, count: int) -> None:
     keys = OPTIMIZERS[optimizer]
     recipe = recipe_of(**{**keys, "lr": RATES.get(arch, keys["lr"])}, label_smoothing=0.1)
-    packs = {name: pack_of(arch, count, recipe, torch.float64) for name in ("loop", backend)}
-    for name, pack in packs.items():
-        train(name, pack, arch, steps)
-    for one, other in zip(packs["loop"], packs[backend], strict=True):
-        expected, found = state_of(one), state_of(other)
-        assert expected.keys() == found.keys()
-        for key, value in expected.items():
-            torch.testing.assert_close(found[key], value, rtol=1e-12, atol=1e-12, msg=key)
+    expected, found = (states_after(name, arch, recipe, steps, count) for name in ("loop", backend))
+    for one, other in zip(expected, found, strict=True):
+        assert one.keys() == other.keys()
+        for key, value in one.items():
+            # Momenta are sums of gradients, which no normalisation keeps near 1.
+            scale = 1.0 if key.startswith("model ") else max(1.0, float(value.abs().max()))
+            torch.testing.assert_close(other[key], value, rtol=1e-12, atol=1e-12 * scale, msg=key)
+
+
+def states_after(
+    backend: str, arch: str, recipe: Recipe, steps: int, count: int
+) -> list[dict[str, torch.Tensor]]:
+    """Of each ticket of a pack that is gone when it returns: some networks are large."""
+    pack = pack_of(arch, count, recipe, torch.float64)
+    train(backend, pack, arch, steps)
+    return [state_of(network) for network in pack]
 
 
 def test_masked_weights_and_their_state_stay_exactly_zero_over_200_steps() -> None:
