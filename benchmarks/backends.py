@@ -15,6 +15,7 @@ from dataclasses import replace
 import torch
 from measuring import conditions, print_table, write_json
 from networks import Case, batch, ticket
+from steps import finish
 
 from ltray.training.backends.choice import BACKENDS, open_backend, why_not
 from ltray.training.place import this_place
@@ -73,8 +74,7 @@ def row_of(case: Case, options: argparse.Namespace) -> dict[str, object]:
             for name, backend in backends.items():
                 started = time.perf_counter()
                 backend.train_step(images, labels)
-                if device.type == "cuda":
-                    torch.cuda.synchronize(device)
+                finish(device)
                 spent[name] += time.perf_counter() - started
         for name in backends:
             seconds[name].append(spent[name] / steps / options.tickets)

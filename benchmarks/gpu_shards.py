@@ -1,17 +1,16 @@
 """Rows of benchmarks/gpu.py that read their images from shards."""
 
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import cache, partial
-from itertools import islice
 from pathlib import Path
 
-from gpu_training import GOALS, NOTES, Row, Sizes, finish, opened, row
+from gpu_training import GOALS, NOTES, Row, Sizes, opened, row
 from networks import Case
-from shards import large_images, small_images
+from shards import endless, large_images, opened_set, small_images
+from steps import seconds_of_steps
 
-from ltray.data.batches import Batch, Batches, DataSet, Split, open_data_set
+from ltray.data.batches import Batches, DataSet, Split
 from ltray.data.images import open_images
 from ltray.data.manifest import read_manifest
 from ltray.data.selection import select
@@ -52,7 +51,7 @@ def large_pack(
     pack = opened("loop", case, count, place.device)
     batches = Batches(images(), case.batch_size, data_seed=0)
     with GpuUse(place.gpu_uuids) as use:
-        seconds = seconds_of_steps(pack.train_step, endless(batches), sizes.seconds, place)
+        seconds = seconds_of_steps(pack.train_step, endless(batches), sizes.seconds, place.device)
         columns = use.columns()
     name = f"{case.arch}, {case.side} px, {case.precision}, pack of {count}, from shards"
     speed = count * case.batch_size / seconds
@@ -70,41 +69,10 @@ def small_epoch(
     case = sizes.small
     pack = opened(backend, case, count, place.device)
     batches = Batches(images(), case.batch_size, data_seed=0)
-    seconds = seconds_of_steps(pack.train_step, endless(batches), sizes.seconds, place)
+    seconds = seconds_of_steps(pack.train_step, endless(batches), sizes.seconds, place.device)
     name = f"{case.arch}, {sizes.small_images:,} images, {case.precision}, {backend} of {count}"
     per_ticket = seconds * sizes.small_images / case.batch_size / count
     return [row(name, per_ticket, "s/epoch/ticket", "loop of 1, above")]
-
-
-def seconds_of_steps(
-    train_step: Callable[..., None], batches: Iterator[Batch], seconds: float, place: Place
-) -> float:
-    """Seconds per step with its batch, over about so many seconds."""
-    for images, labels in islice(batches, 2):
-        train_step(images, labels)
-    finish(place.device)
-    started, count = time.perf_counter(), 0
-    for images, labels in batches:
-        train_step(images, labels)
-        count += 1
-        if time.perf_counter() - started > seconds:
-            break
-    finish(place.device)
-    return (time.perf_counter() - started) / count
-
-
-def endless(batches: Batches) -> Iterator[Batch]:
-    """One epoch after the other."""
-    epoch = 0
-    while True:
-        yield from batches.epoch(epoch)
-        epoch += 1
-
-
-def opened_set(run: Run, place: Place) -> DataSet:
-    """As a trial opens it."""
-    manifest = read_manifest(run.data)
-    return open_data_set(run.data, manifest, run.experiment.data, place.device, place.threads)
 
 
 def streamed(run: Run, place: Place) -> DataSet:

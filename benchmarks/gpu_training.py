@@ -1,8 +1,7 @@
 """Rows of benchmarks/gpu.py that need no images but random ones on the device."""
 
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -12,6 +11,7 @@ import torch
 from masking import shares
 from measuring import summary
 from networks import Case, batch, ticket
+from steps import ROUNDS, step_seconds
 
 from ltray.lottery.snapshot import load_snapshot, save_snapshot
 from ltray.training.backends.backend import Backend
@@ -19,7 +19,6 @@ from ltray.training.backends.choice import open_backend
 from ltray.training.network import Network
 
 Row = dict[str, Any]
-ROUNDS = 5
 GOALS = {"resnet50": 5500, "mobilenet_v2": 8000}
 NOTES = {
     "resnet50": "resnet50: 10,200 would be an H200's floor by unfused memory traffic, "
@@ -186,33 +185,3 @@ def opened(backend: str, case: Case, count: int, device: torch.device) -> Backen
     for _ in range(3):
         pack.train_step(images, labels)
     return pack
-
-
-def step_seconds(
-    steps: list[Callable[[], None]], seconds: float, device: torch.device
-) -> list[list[float]]:
-    """Seconds per step of each, in rounds in which they take turns; `seconds` in all or so."""
-    once = [timed(step, 1, device) for step in steps]
-    each = seconds / ROUNDS / len(steps)
-    counts = [max(1, round(each / taken)) for taken in once]
-    found: list[list[float]] = [[] for _ in steps]
-    for _ in range(ROUNDS):
-        for which, (step, count) in enumerate(zip(steps, counts, strict=True)):
-            found[which].append(timed(step, count, device) / count)
-    return found
-
-
-def timed(step: Callable[[], None], count: int, device: torch.device) -> float:
-    """Seconds of so many steps, to the end of what they gave the device to do."""
-    finish(device)
-    started = time.perf_counter()
-    for _ in range(count):
-        step()
-    finish(device)
-    return time.perf_counter() - started
-
-
-def finish(device: torch.device) -> None:
-    """Wait until the device has done all that it was given."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)

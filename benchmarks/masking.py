@@ -18,6 +18,7 @@ from functools import partial
 import torch
 from measuring import conditions, print_table, summary, write_json
 from networks import Case, batch, ticket
+from steps import finish
 
 CASES = (
     Case("resnet20", 3, 32, 128),
@@ -74,8 +75,7 @@ def in_turn(
         for each, step in zip(seconds, turns, strict=True):
             started = time.perf_counter()
             step()
-            if device.type == "cuda":
-                torch.cuda.synchronize(device)
+            finish(device)
             each.append(time.perf_counter() - started)
     return statistics.median(seconds[0]), statistics.median(seconds[1])
 

@@ -1,5 +1,6 @@
 """Shards without Ray: of any run, in this process, and of made-up images."""
 
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from io import BytesIO
@@ -12,10 +13,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ltray.data.archives.sources import open_source
-from ltray.data.manifest import write_manifest
+from ltray.data.batches import Batch, Batches, DataSet, open_data_set
+from ltray.data.manifest import read_manifest, write_manifest
 from ltray.data.shards import plan, write_part
 from ltray.locate import locate
 from ltray.run import Run
+from ltray.training.place import Place
 
 CLASSES = 10
 DIFFERENT = 256  # images that are made; more repeat them
@@ -63,6 +66,20 @@ def small_images(folder: Path, count: int, side: int, threads: int) -> Run:
     np.savez(path, x_train=every, y_train=labels, x_test=images, y_test=labels[: len(images)])
     data = {"source": "npz", "path": str(path), "augment": "random_crop"}
     return _prepared_run(folder, data | {"validation_fraction": 0.01}, threads)
+
+
+def opened_set(run: Run, place: Place) -> DataSet:
+    """As a trial opens it."""
+    manifest = read_manifest(run.data)
+    return open_data_set(run.data, manifest, run.experiment.data, place.device, place.threads)
+
+
+def endless(batches: Batches) -> Iterator[Batch]:
+    """One epoch after the other."""
+    epoch = 0
+    while True:
+        yield from batches.epoch(epoch)
+        epoch += 1
 
 
 def pictures(count: int, side: int) -> NDArray[np.uint8]:

@@ -1,0 +1,206 @@
+"""Whole sweeps: how long they take from the command to the report, and what a trial adds.
+
+    python benchmarks/sweep.py default [--rounds 3]
+    python benchmarks/sweep.py trials
+    python benchmarks/sweep.py grid mnist.npz --root FOLDER [--variants float32:auto bfloat16:auto]
+                                              [--replicates 3]
+
+`default` runs `python -m ltray.sweep` so many times, each in a folder of its own.
+
+`trials` sweeps the default and then runs a trial per ticket once more, as a sweep does, one after
+the other: each finds its ticket done, so what it takes is what a trial costs that has nothing to
+do. The first also starts a process and is told apart.
+
+`grid` is LeNet-300-100 on MNIST, 20 sparsities x 5 reset points, 40 epochs of 429 steps in batches
+of 128, each evaluated; one sweep per variant, PRECISION:BACKEND, and then every cell's test
+accuracy beside the first variant's. What is done in FOLDER is not done again; the seconds are those
+of all launches together. The anchor: OpenLTH takes 10.0 ms per step in float32 in one
+thread of a CPU with bfloat16, loading and evaluation included, 2.4 h for these steps side by side
+on two cores.
+"""
+
+import argparse
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Mapping
+from datetime import datetime
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import yaml
+from measuring import conditions, print_table, summary, write_json
+
+from ltray.cluster.session import session
+from ltray.cluster.trials import pack_trial
+from ltray.cluster.tuning import run_trials
+from ltray.files import read_json
+from ltray.locate import experiments_folder, locate
+from ltray.lottery.tickets import Pack, grid
+from ltray.run import Run
+
+DEFAULT = experiments_folder() / "digits.yaml"
+ENDS = ("started", "finished")
+Cell = tuple[float, float]
+"""sparsity, reset point"""
+
+
+def main() -> None:
+    """Measure and print."""
+    arguments = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    arguments.add_argument("--json", help="where to write the figures")
+    parts = arguments.add_subparsers(dest="part", required=True)
+    default = parts.add_parser("default")
+    default.add_argument("--rounds", type=int, default=3)
+    parts.add_parser("trials")
+    whole = parts.add_parser("grid")
+    whole.add_argument("mnist", type=Path, help="mnist.npz with x_train, y_train, x_test, y_test")
+    whole.add_argument("--root", type=Path, required=True, help="folder for the runs")
+    whole.add_argument("--variants", nargs="+", default=["float32:auto", "bfloat16:auto"])
+    whole.add_argument("--replicates", type=int, default=1)
+    whole.add_argument("--epochs", type=int, default=40)
+    whole.add_argument("--tickets-per-trial", type=int, default=10)
+    options = arguments.parse_args()
+    measure = {"default": default_sweep, "trials": idle_trials, "grid": mnist_grid}[options.part]
+    rows = measure(options)
+    print_table(rows)
+    where = conditions("ray", "torch")
+    print(where)
+    write_json(options.json, {"rows": rows, "where": where})
+
+
+def default_sweep(options: argparse.Namespace) -> list[dict[str, Any]]:
+    """A row per round, with the seconds of each stage."""
+    rows = []
+    for _ in range(options.rounds):
+        with tempfile.TemporaryDirectory() as root:
+            rows.append(swept(DEFAULT, Path(root)))
+            print(f"  {rows[-1]}", flush=True)
+    return rows
+
+
+def swept(experiment: Path, root: Path) -> dict[str, Any]:
+    """Run a sweep's command; seconds in all and of its stages, and how many tickets are done."""
+    command = [sys.executable, "-m", "ltray.sweep", str(experiment), "--root", str(root)]
+    started = time.perf_counter()
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    seconds = time.perf_counter() - started
+    folder = locate(experiment, root).folder
+    stages = read_json(folder.launches)["launches"][-1]["stages"]
+    rest = seconds - sum(stages.values())
+    statuses = pq.read_table(folder.tickets_table, columns=["status"])["status"].to_pylist()
+    return {"seconds": seconds, **stages, "the rest": rest, "done": statuses.count("done")}
+
+
+def idle_trials(_options: argparse.Namespace) -> list[dict[str, Any]]:
+    """Seconds of the first trial, and of those after it."""
+    with tempfile.TemporaryDirectory() as root:
+        swept(DEFAULT, Path(root))
+        run = locate(DEFAULT, Path(root))
+        started = time.perf_counter()
+        ended: list[float] = []
+        with session(None):
+            begun = time.perf_counter()
+            trials_of_done_tickets(run, ended)
+    each = [after - before for before, after in pairwise(ended)]
+    return [
+        {"what": "starting Ray, s", **summary([begun - started])},
+        {"what": "first trial, s", **summary([ended[0] - begun])},
+        {"what": "each after it, s", **summary(each)},
+        {"what": "mean after the first, s", **summary([statistics.mean(each)])},
+    ]
+
+
+def trials_of_done_tickets(run: Run, ended: list[float]) -> None:
+    """A trial for each ticket, one at a time; the moments at which their reports arrive."""
+    packs = [Pack((ticket,), (ticket,)) for ticket in grid(run.experiment)]
+    by_name = {pack.name: pack for pack in packs}
+    errors = run_trials(
+        partial(pack_trial, run=run, packs=by_name),
+        "pack",
+        list(by_name),
+        resources={"cpu": 1, "gpu": 0},
+        storage=run.folder.tune("idle"),
+        max_failures=1,
+        on_report=lambda _report: ended.append(time.perf_counter()),
+        at_once=1,
+    )
+    assert not errors, errors
+    assert len(ended) == len(packs), "each trial reports its ticket"
+
+
+def mnist_grid(options: argparse.Namespace) -> list[dict[str, Any]]:
+    """A row per cell; how long each variant took is printed before."""
+    accuracies = {}
+    for variant in options.variants:
+        root = options.root / variant.replace(":", "-")
+        root.mkdir(parents=True, exist_ok=True)
+        experiment = root / "grid.yaml"
+        experiment.write_text(yaml.safe_dump(grid_of(options, *variant.split(":"))))
+        swept(experiment, root)
+        run = locate(experiment, root)
+        print(f"  {variant}: {seconds_of(run):.0f} s from start to report", flush=True)
+        accuracies[variant] = cells(run)
+    return compared(accuracies)
+
+
+def seconds_of(run: Run) -> float:
+    """All launches on the run together."""
+    launches = read_json(run.folder.launches)["launches"]
+    spans = [[datetime.fromisoformat(one[f"{end}_at"]) for end in ENDS] for one in launches]
+    return sum((finished - started).total_seconds() for started, finished in spans)
+
+
+def grid_of(options: argparse.Namespace, precision: str, backend: str) -> dict[str, Any]:
+    """The default's sparsities and reset points on MNIST, with the steps that OpenLTH takes."""
+    default = yaml.safe_load(DEFAULT.read_text())
+    path = str(options.mnist.resolve())
+    train = {"epochs": options.epochs, "batch_size": 128, "lr": 0.1, "momentum": 0.9}
+    return {
+        "name": "mnist-grid",
+        "data": {"source": "npz", "path": path, "validation_fraction": 0.0833},
+        "model": {"arch": "lenet_300_100"},
+        "train": {**train, "precision": precision},
+        "prune": default["prune"],
+        "reset": {**default["reset"], "schedule": "restart"},
+        "replicates": options.replicates,
+        "sweep": {"backend": backend, "tickets_per_trial": options.tickets_per_trial},
+    }
+
+
+def cells(run: Run) -> dict[Cell, list[float]]:
+    """Test accuracy in percent of each cell, one for each replicate."""
+    columns = ["sparsity", "reset_epoch", "test_top1"]
+    found: defaultdict[Cell, list[float]] = defaultdict(list)
+    for row in pq.read_table(run.folder.tickets_table, columns=columns).to_pylist():
+        found[row["sparsity"], row["reset_epoch"]].append(100 * row["test_top1"])
+    return found
+
+
+def compared(accuracies: Mapping[str, Mapping[Cell, list[float]]]) -> list[dict[str, Any]]:
+    """Each cell's mean and range, and how far the others' means are below the first's."""
+    first, *others = accuracies
+    rows = []
+    for (sparsity, point), of_first in sorted(accuracies[first].items()):
+        row: dict[str, Any] = {"sparsity": str(sparsity), "reset": str(point)}
+        for variant, of in accuracies.items():
+            scores = of[sparsity, point]
+            spread = f"{statistics.mean(scores):.2f} ({min(scores):.2f} to {max(scores):.2f})"
+            row[variant] = spread
+        for variant in others:
+            below = statistics.mean(of_first) - statistics.mean(
+                accuracies[variant][sparsity, point]
+            )
+            row[f"{variant} below"] = f"{below:+.2f}"
+        rows.append(row)
+    return rows
+
+
+if __name__ == "__main__":
+    main()
