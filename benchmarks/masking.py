@@ -2,23 +2,31 @@
 
     python benchmarks/masking.py [--rounds 9] [--steps 40] [--device cpu]
 
-Two copies of a network take the same steps on the same batch; one masks its gradients, as every
-ticket does, the other does not. They take turns after every step, so that whatever else the machine
-does falls on both. A round's share is the difference of their median steps over the masking one's.
+Two copies of a network take the same steps on the same batch; one is a ticket at 90 % sparsity, the
+other has no masks and is trained by `loop`. They take turns after every step, so that whatever else
+the machine does falls on both. A round's share is the difference of their median steps over the
+ticket's: all that masks do to a step, and all noise. `call` is the time of the masking call alone,
+right after a step, over the ticket's step: where it is under a percent, the difference is noise.
+Measured are tickets by `loop`, and by what `auto` takes where that is another backend: one that
+computes only what is kept calls nothing, and its share is negative.
 
 The anchor: the write-up that ltray grows from spent 93 % of every step on masking.
 """
 
 import argparse
 import statistics
-import time
 from collections.abc import Callable
 from functools import partial
 
 import torch
 from measuring import conditions, print_table, summary, write_json
 from networks import Case, batch, ticket
-from steps import finish
+from steps import timed
+
+from ltray.training.backends.choice import open_backend
+from ltray.training.backends.trial import choose
+from ltray.training.network import Network
+from ltray.training.place import memory_for_pack, this_place
 
 CASES = (
     Case("resnet20", 3, 32, 128),
@@ -35,25 +43,35 @@ def main() -> None:
     arguments.add_argument("--device", default="cpu")
     arguments.add_argument("--json", help="where to write the figures")
     options = arguments.parse_args()
-    torch.set_num_threads(1)
+    this_place()
     device = torch.device(options.device)
-    found = {
-        case.arch: shares(
-            case, device, options.rounds, options.steps * (20 if case.side < 32 else 1)
-        )
-        for case in CASES
-    }
-    print_table([{"network": arch, **of} for arch, of in found.items()])
+    found = []
+    for case in CASES:
+        steps = options.steps * (20 if case.side < 32 else 1)
+        for backend in backends_of(case, device):
+            of = shares(case, device, options.rounds, steps, backend)
+            found.append({"network": case.arch, "backend": backend, **of})
+    print_table(found)
     where = conditions("torch")
     print(where)
     write_json(options.json, {"percent_of_a_step": found, "where": where})
 
 
-def shares(case: Case, device: torch.device, rounds: int, steps: int) -> dict[str, float | int]:
-    """Percent of a step that masking takes: median, range, number of rounds; and a step's ms."""
-    masking, plain = (ticket(case, device, masked) for masked in (True, False))
-    images, labels = batch(case, device)
-    turns = [partial(one.train_step, images, labels) for one in (masking, plain)]
+def backends_of(case: Case, device: torch.device) -> list[str]:
+    """`loop`, and what `auto` takes."""
+    make = partial(ticket, case, device)
+    chosen = choose("auto", [make], batch(case, device), memory_for_pack(device)).backend
+    return list(dict.fromkeys(["loop", chosen]))
+
+
+def shares(
+    case: Case, device: torch.device, rounds: int, steps: int, backend: str = "loop"
+) -> dict[str, float | int]:
+    """Percent of a step that masking takes, in rounds and as a call alone; a step's ms."""
+    networks = [ticket(case, device, masked) for masked in (True, False)]
+    pairs = zip((backend, "loop"), networks, strict=True)
+    packs = [open_backend(name, (network,)) for name, network in pairs]
+    turns = [partial(pack.train_step, *batch(case, device)) for pack in packs]
     in_turn(turns, 5, device)
     found, milliseconds = [], []
     for number in range(rounds):
@@ -62,8 +80,22 @@ def shares(case: Case, device: torch.device, rounds: int, steps: int) -> dict[st
             with_masks, without = without, with_masks
         found.append(100 * (with_masks - without) / with_masks)
         milliseconds.append(1000 * with_masks)
-        print(f"  round {number + 1}/{rounds}, {case.arch}: {found[-1]:.2f} %", flush=True)
-    return {**summary(found), "step_ms": summary(milliseconds)["median"]}
+        print(
+            f"  round {number + 1}/{rounds}, {case.arch} by {backend}: {found[-1]:.2f} %",
+            flush=True,
+        )
+    step = summary(milliseconds)["median"]
+    call = call_ms(networks[0], turns[0], steps, device) if backend == "loop" else 0.0
+    return {**summary(found), "call": 100 * call / step, "step_ms": step}
+
+
+def call_ms(network: Network, step: Callable[[], None], steps: int, device: torch.device) -> float:
+    """The median time of masking the gradients that a step has left."""
+    milliseconds = []
+    for _ in range(steps):
+        step()
+        milliseconds.append(1000 * timed(network._mask_gradients, 1, device))
+    return statistics.median(milliseconds)
 
 
 def in_turn(
@@ -73,10 +105,7 @@ def in_turn(
     seconds: tuple[list[float], list[float]] = ([], [])
     for _ in range(steps):
         for each, step in zip(seconds, turns, strict=True):
-            started = time.perf_counter()
-            step()
-            finish(device)
-            each.append(time.perf_counter() - started)
+            each.append(timed(step, 1, device))
     return statistics.median(seconds[0]), statistics.median(seconds[1])
 
 
