@@ -91,6 +91,8 @@ class Shortcut(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """[B, C, H, W] -> [B, C + new channels, H / stride, W / stride], rounded up."""
+        if self.stride == 1 and not self.new_channels:
+            return images  # what follows would copy them, and their gradient twice
         picked = images[:, :, :: self.stride, :: self.stride]
         return functional.pad(picked, (0, 0, 0, 0, 0, self.new_channels))
 
@@ -108,8 +110,9 @@ class BasicBlock(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """[B, inputs, H, W] -> [B, outputs, H / stride, W / stride], rounded up."""
-        hidden = functional.relu(self.bn1(self.conv1(images)))
-        return functional.relu(self.bn2(self.conv2(hidden)) + self.shortcut(images))
+        hidden = functional.relu(self.bn1(self.conv1(images)), inplace=True)
+        added = self.bn2(self.conv2(hidden)).add_(self.shortcut(images))
+        return functional.relu(added, inplace=True)
 
 
 def resnet20(classes: int, channels: int) -> nn.Module:
@@ -121,7 +124,7 @@ def resnet20(classes: int, channels: int) -> nn.Module:
     layers: list[tuple[str, nn.Module]] = [
         ("conv1", nn.Conv2d(channels, RESNET20_WIDTHS[0], 3, padding=1, bias=False)),
         ("bn1", nn.BatchNorm2d(RESNET20_WIDTHS[0])),
-        ("relu1", nn.ReLU()),
+        ("relu1", nn.ReLU(inplace=True)),
     ]
     inputs = RESNET20_WIDTHS[0]
     for number, outputs in enumerate(RESNET20_WIDTHS, start=1):
@@ -166,7 +169,7 @@ def _vgg_layers(inputs: int) -> Iterator[nn.Module]:
         for _ in range(convolutions):
             yield nn.Conv2d(inputs, outputs, kernel_size=3, padding=1, bias=False)
             yield nn.BatchNorm2d(outputs)
-            yield nn.ReLU()
+            yield nn.ReLU(inplace=True)
             inputs = outputs
 
 
