@@ -41,8 +41,8 @@ def evaluate(together: Sequence[Backend], batches: Batches) -> list[Scores]:
     """
     for backend in together:
         backend.train(False)
-    validation = _measured(together, batches, "validation")
-    test = _measured(together, batches, "test")
+    validation = _on_split(together, batches, "validation")
+    test = _on_split(together, batches, "test")
     for backend in together:
         backend.train(True)
     return [
@@ -85,7 +85,7 @@ class _Tally:
         hits = every.topk(min(5, every.shape[2])).indices == labels[:, None, None]
         self._top1.append(hits[:, :, 0])
         self._top5.append(hits.any(dim=2))
-        wanted = labels.repeat_interleave(self._count)
+        wanted = labels[:, None].expand(-1, self._count).flatten()
         losses = functional.cross_entropy(every.flatten(0, 1), wanted, reduction="none")
         self._losses.append(losses.view(-1, self._count).double())
 
@@ -95,10 +95,8 @@ class _Tally:
             self._joined(parts, group) for parts in (self._top1, self._top5, self._losses)
         )
         return [
-            _Measured(
-                _share(top1[each]), _share(top5[each]), float(losses[each].mean()), top1[each].cpu()
-            )
-            for each in range(self._count)
+            _Measured(_share(first), _share(five), float(losses_of_one.mean()), first.cpu())
+            for first, five, losses_of_one in zip(top1, top5, losses, strict=True)
         ]
 
     def _joined(self, parts: list[torch.Tensor], group: Group) -> torch.Tensor:
@@ -108,7 +106,7 @@ class _Tally:
         return group.joined(mine).t().contiguous()
 
 
-def _measured(together: Sequence[Backend], batches: Batches, split: str) -> list[_Measured]:
+def _on_split(together: Sequence[Backend], batches: Batches, split: str) -> list[_Measured]:
     """One for each network."""
     tallies = [_Tally(len(backend.networks)) for backend in together]
     for batch in batches.evaluation(split):
