@@ -184,22 +184,28 @@ def cells(run: Run) -> dict[Cell, list[float]]:
 
 
 def compared(accuracies: Mapping[str, Mapping[Cell, list[float]]]) -> list[dict[str, Any]]:
-    """Each cell's mean and range, and how far the others' means are below the first's."""
+    """Each cell's mean and range, and how far the others' means are below the first's.
+
+    `beyond` marks what is further below than the wider of both ranges.
+    """
     first, *others = accuracies
     rows = []
     for (sparsity, point), of_first in sorted(accuracies[first].items()):
         row: dict[str, Any] = {"sparsity": str(sparsity), "reset": str(point)}
         for variant, of in accuracies.items():
-            scores = of[sparsity, point]
-            spread = f"{statistics.mean(scores):.2f} ({min(scores):.2f} to {max(scores):.2f})"
-            row[variant] = spread
+            row[variant] = shown(of[sparsity, point])
         for variant in others:
-            below = statistics.mean(of_first) - statistics.mean(
-                accuracies[variant][sparsity, point]
-            )
-            row[f"{variant} below"] = f"{below:+.2f}"
+            scores = accuracies[variant][sparsity, point]
+            below = statistics.mean(of_first) - statistics.mean(scores)
+            spread = max(max(each) - min(each) for each in (of_first, scores))
+            row[f"{variant} below"] = f"{below:+.2f}{' beyond' if below > spread else ''}"
         rows.append(row)
     return rows
+
+
+def shown(scores: list[float]) -> str:
+    """Mean and range."""
+    return f"{statistics.mean(scores):.2f} ({min(scores):.2f} to {max(scores):.2f})"
 
 
 if __name__ == "__main__":
