@@ -6,7 +6,7 @@ Two copies of a network take the same steps on the same batch; one is a ticket a
 other has no masks and is trained by `loop`. They take turns after every step, so that whatever else
 the machine does falls on both. A round's share is the difference of their median steps over the
 ticket's: all that masks do to a step, and all noise. `call` is the time of the masking call alone,
-right after a step, over the ticket's step: where it is under a percent, the difference is noise.
+right after a step of `loop`, over that step: where it is under a percent, the difference is noise.
 Measured are tickets by `loop`, and by what `auto` takes where that is another backend: one that
 computes only what is kept calls nothing, and its share is negative.
 
@@ -66,7 +66,7 @@ def backends_of(case: Case, device: torch.device) -> list[str]:
 
 def shares(
     case: Case, device: torch.device, rounds: int, steps: int, backend: str = "loop"
-) -> dict[str, float | int]:
+) -> dict[str, float | int | None]:
     """Percent of a step that masking takes, in rounds and as a call alone; a step's ms."""
     networks = [ticket(case, device, masked) for masked in (True, False)]
     pairs = zip((backend, "loop"), networks, strict=True)
@@ -85,8 +85,10 @@ def shares(
             flush=True,
         )
     step = summary(milliseconds)["median"]
-    call = call_ms(networks[0], turns[0], steps, device) if backend == "loop" else 0.0
-    return {**summary(found), "call": 100 * call / step, "step_ms": step}
+    call = None
+    if backend == "loop":
+        call = 100 * call_ms(networks[0], turns[0], steps, device) / step
+    return {**summary(found), "call": call, "step_ms": step}
 
 
 def call_ms(network: Network, step: Callable[[], None], steps: int, device: torch.device) -> float:

@@ -23,11 +23,11 @@ from networks import Case, ticket
 from numpy.typing import NDArray
 from PIL import Image
 from shards import CLASSES, endless, opened_set, pictures, small_images
-from steps import Batch, seconds_of_steps
+from steps import seconds_of_steps
 from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
 
-from ltray.data.batches import Batches
+from ltray.data.batches import Batch, Batches
 from ltray.models.networks import build
 from ltray.torchvision_import import import_torchvision
 from ltray.training.backends.choice import open_backend

@@ -6,7 +6,8 @@ from itertools import islice
 
 import torch
 
-Batch = tuple[torch.Tensor, torch.Tensor]
+from ltray.data.batches import Batch
+
 ROUNDS = 5
 
 
