@@ -1,21 +1,18 @@
-"""Fully connected networks on a CPU by their kept weights alone, K of them as one.
+"""Fully connected networks on a CPU by their kept weights alone.
 
-K networks, B images, F features, O outputs. Between layers the features come first and the networks
-one after the other, [K * F, B]: a row of weights is then a sum of few contiguous rows. The weights
-of a layer are one matrix in compressed sparse rows (CSR), the networks' blocks below each other
-where they see the same images, along the diagonal in later layers. What is pruned is neither
-computed nor updated, so it stays exactly zero. Outputs are computed in float32 also where the
-recipe allows bfloat16.
+K networks, B images, F features. What is pruned is neither computed nor updated, so it stays
+exactly zero. Networks of one mask that are neighbours in a pack share its pattern, and their first
+layers read each image once. All is computed in float32, also where the recipe allows bfloat16.
 """
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from ltray.training.backends.backend import Seats
 from ltray.training.backends.plain import flattens_images, why_not_plain
-from ltray.training.backends.sparse import SparseLinear
 from ltray.training.backends.together import Together
 from ltray.training.network import Network
 
@@ -51,33 +48,18 @@ def csr(seats: Seats) -> Together:
 
 
 class _Sparse:
-    """Layers of all networks, and an optimizer over their kept weights."""
+    """Tickets mask by mask, and an optimizer over their kept weights."""
 
     def __init__(self, networks: Sequence[Network]) -> None:
-        self._networks = networks
-        recipe = networks[0].recipe
-        layers = networks[0].model.named_children()
-        names = [name for name, layer in layers if isinstance(layer, nn.Linear)]
-        self._layers = [
-            SparseLinear(
-                [network.model.get_submodule(name) for network in networks],  # type: ignore[misc]
-                [network.factors.get(f"{name}.weight") for network in networks],
-                shared=name == names[0],
-                bfloat16=recipe.train.precision == "bfloat16",
-            )
-            for name in names
-        ]
-        self._stacks = [stack for layer in self._layers for stack in layer.stacks]
-        self._kept = [
-            (network, kept)
-            for stack in self._stacks
-            for network, kept in zip(networks, stack.parts, strict=True)
-        ]
-        self.optimizer = recipe.optimizer([kept.values for _, kept in self._kept])
-        for network, kept in self._kept:
-            state = network.optimizer.state.get(kept.whole, {})
-            parts = {name: kept.of(part) for name, part in state.items()}
-            self.optimizer.state[kept.values] = parts
+        # Numba takes a second to import, and only this needs it.
+        from ltray.training.backends.sparse import SparseTickets, of_one_mask
+
+        self._groups = [SparseTickets(run) for run in of_one_mask(networks)]
+        every = [vector for group in self._groups for vector in group.vectors]
+        self.optimizer = networks[0].recipe.optimizer(every)
+        for group in self._groups:
+            group.restore(self.optimizer)
+        self._outputs = torch.empty(0)
 
     def logits(self, images: Tensor) -> Tensor:
         if len(images) > MOST_IMAGES and not torch.is_grad_enabled():
@@ -85,27 +67,22 @@ class _Sparse:
         return self._logits(images)
 
     def _logits(self, images: Tensor) -> Tensor:
-        features = images.flatten(1).t().contiguous()
-        *hidden, output = self._layers
-        for layer in hidden:
-            features = layer.product(features).relu_()
-        return output.product(features).view(len(self._networks), -1, len(images)).permute(2, 0, 1)
+        features = images.flatten(1).t().contiguous().numpy()
+        made = [group.outputs(features) for group in self._groups]
+        self._outputs = torch.from_numpy(np.concatenate(made))
+        self._outputs.requires_grad_(torch.is_grad_enabled())
+        return self._outputs.permute(2, 0, 1)
 
     def hand_out_gradients(self) -> None:
-        for stack in self._stacks:
-            stack.hand_out_gradients()
+        assert self._outputs.grad is not None, "backward() has run"
+        gradients = self._outputs.grad.numpy()
+        for group in self._groups:
+            own, gradients = np.split(gradients, [len(group.vectors)])
+            group.backward(own)
 
-    @torch.no_grad()
     def settle(self) -> None:
-        """Write weights and optimizer state back into the networks' own."""
-        for network, kept in self._kept:
-            kept.write(kept.values, kept.whole)
-            state = network.optimizer.state[kept.whole]
-            for name, part in self.optimizer.state[kept.values].items():
-                if part.shape == kept.values.shape:
-                    kept.write(part, state.setdefault(name, torch.zeros_like(kept.whole)))
-                else:
-                    state[name] = part.clone()  # Adam's step count
+        for group in self._groups:
+            group.settle(self.optimizer)
 
     def train(self, mode: bool) -> None:
         """There is nothing that would know the difference."""
