@@ -1,4 +1,4 @@
-"""What the benchmarks of training share: tickets of a network with random masks, random batches."""
+"""What the benchmarks of training share: tickets of a network with a random mask, random batches."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -50,9 +50,12 @@ def ticket(
     seed: int = 0,
     state: Snapshot | None = None,
 ) -> Network:
-    """A ticket at the first step or at a saved state, or the same network without masks."""
+    """A ticket at the first step or at a saved state, or the same network without masks.
+
+    Every seed has weights of its own and the same mask, as the reset points of a mask do.
+    """
     model = build(case.arch, case.classes, case.channels, case.side, seed)
-    source = torch.Generator().manual_seed(seed)
+    source = torch.Generator().manual_seed(0)
     mask = {
         name: torch.rand(model.get_parameter(name).shape, generator=source) >= case.sparsity
         for name in prunable(model)

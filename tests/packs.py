@@ -47,14 +47,15 @@ def recipe_of(**train: Any) -> Recipe:
 
 
 def random_masks(model: torch.nn.Module, count: int, sparsity: float) -> list[Mask]:
-    """Other weights in each, save the last mask, which keeps every weight."""
+    """One for two neighbours each, as reset points have; the last mask keeps every weight."""
     source = torch.Generator().manual_seed(3)
     shapes = {name: model.get_parameter(name).shape for name in prunable(model)}
     masks = [
         {name: torch.rand(shape, generator=source) >= sparsity for name, shape in shapes.items()}
-        for _ in range(count - 1)
+        for _ in range(count // 2)
     ]
-    return [*masks, {name: torch.ones(shape, dtype=torch.bool) for name, shape in shapes.items()}]
+    every = {name: torch.ones(shape, dtype=torch.bool) for name, shape in shapes.items()}
+    return [*(masks[number // 2] for number in range(count - 1)), every]
 
 
 def pack_of(  # noqa: PLR0917 (what tests vary)
@@ -65,7 +66,7 @@ def pack_of(  # noqa: PLR0917 (what tests vary)
     device: str = "cpu",
     sparsity: float = 0.5,
 ) -> list[Network]:
-    """Tickets with other masks and other weights."""
+    """Tickets with masks of their own, or of two, and other weights."""
     channels, size = NETWORKS.get(arch, OWN_IMAGES)
     models = [build(arch, CLASSES, channels, size, seed).to(dtype) for seed in range(count)]
     masks = random_masks(models[0], count, sparsity)

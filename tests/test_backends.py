@@ -116,14 +116,13 @@ def test_an_empty_seat_leaves_the_bits_of_the_others_as_they_are(
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_csr_gives_a_ticket_the_bits_that_it_has_alone(precision: str) -> None:
     recipe = recipe_of(**OPTIMIZERS["adam"], precision=precision)
-    packs = [
-        pack_of("lenet_300_100", 2, recipe, torch.float32, sparsity=sparsity)
-        for sparsity in (0.5, 0.75, 0.98)
-    ]
-    alone = [
-        pack_of("lenet_300_100", 2, recipe, torch.float32, sparsity=sparsity)
-        for sparsity in (0.5, 0.75, 0.98)
-    ]
+    packs, alone = (
+        [
+            pack_of("lenet_300_100", 3, recipe, torch.float32, sparsity=sparsity)
+            for sparsity in (0.5, 0.75, 0.98)
+        ]
+        for _ in range(2)
+    )
     train("csr", [network for pack in packs for network in pack], "lenet_300_100", 10)
     for pack, other in zip(packs, alone, strict=True):
         for one, by_itself in zip(pack, other, strict=True):

@@ -22,13 +22,16 @@ Indices = NDArray[np.int32]
 
 
 def compiled(function: Function) -> Function:
-    """Compile when it is first called, and keep the result on the disk.
+    """Compile when it is first called, and keep the result on the disk where that can be.
 
     Sums may be taken in another order than written, which is the same each time; NaN and infinity
     stay what they are.
     """
-    allowed = {"reassoc", "contract", "nsz"}
-    return cast(Function, numba.njit(fastmath=allowed, error_model="numpy", cache=True)(function))
+    options = {"fastmath": {"reassoc", "contract", "nsz"}, "error_model": "numpy"}
+    try:
+        return cast(Function, numba.njit(cache=True, **options)(function))
+    except RuntimeError:  # no folder for it can be written: each process compiles for itself
+        return cast(Function, numba.njit(**options)(function))
 
 
 @compiled
