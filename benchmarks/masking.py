@@ -4,11 +4,12 @@
 
 Two copies of a network take the same steps on the same batch; one is a ticket at 90 % sparsity, the
 other has no masks and is trained by `loop`. They take turns after every step, so that whatever else
-the machine does falls on both. A round's share is the difference of their median steps over the
-ticket's: all that masks do to a step, and all noise. `call` is the time of the masking call alone,
-right after a step of `loop`, over that step: where it is under a percent, the difference is noise.
-Measured are tickets by `loop`, and by what `auto` takes where that is another backend: one that
-computes only what is kept calls nothing, and its share is negative.
+the machine does falls on both. Each pair of steps gives a share, their difference over the
+ticket's; a round's is the median of its pairs: all that masks do to a step, and all noise. `call`
+is the time of the masking call alone, right after a step of `loop`, over that step: where it is
+under a percent, the difference is noise. Measured are tickets by `loop`, and by what `auto` takes
+where that is another backend: one that computes only what is kept calls nothing, and its share is
+negative.
 
 The anchor: the write-up that ltray grows from spent 93 % of every step on masking.
 """
@@ -78,8 +79,9 @@ def shares(
         with_masks, without = in_turn(turns if number % 2 else turns[::-1], steps, device)
         if not number % 2:
             with_masks, without = without, with_masks
-        found.append(100 * (with_masks - without) / with_masks)
-        milliseconds.append(1000 * with_masks)
+        pairs_of_steps = zip(with_masks, without, strict=True)
+        found.append(100 * statistics.median((one - other) / one for one, other in pairs_of_steps))
+        milliseconds.append(1000 * statistics.median(with_masks))
         print(
             f"  round {number + 1}/{rounds}, {case.arch} by {backend}: {found[-1]:.2f} %",
             flush=True,
@@ -102,13 +104,13 @@ def call_ms(network: Network, step: Callable[[], None], steps: int, device: torc
 
 def in_turn(
     turns: list[Callable[[], None]], steps: int, device: torch.device
-) -> tuple[float, float]:
-    """Seconds of a step of each of two, step by step in turn: medians."""
+) -> tuple[list[float], list[float]]:
+    """Seconds of each step of two, step by step in turn."""
     seconds: tuple[list[float], list[float]] = ([], [])
     for _ in range(steps):
         for each, step in zip(seconds, turns, strict=True):
             each.append(timed(step, 1, device))
-    return statistics.median(seconds[0]), statistics.median(seconds[1])
+    return seconds
 
 
 if __name__ == "__main__":

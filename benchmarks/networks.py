@@ -1,4 +1,4 @@
-"""What the benchmarks of training share: tickets of a network with a random mask, random batches."""
+"""What the benchmarks of training share: tickets with a random mask, and random batches."""
 
 from dataclasses import dataclass
 from typing import Literal

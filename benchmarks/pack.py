@@ -4,16 +4,21 @@
 
 ResNet-20 as experiments/cifar10_resnet20.yaml has it: batches of 128, SGD with momentum and weight
 decay, images padded by 4 pixels, cropped and flipped. The plain loop is what a tutorial writes: one
-network, a data set of Pillow images, torchvision's transforms, a DataLoader. A pack goes all the
-way from shards, with masks. Variants take turns in one process with one thread, which loads its
-images itself. The images are made up; how fast they are read does not depend on what they show.
+network, a data set of Pillow images, torchvision's transforms, a DataLoader, and nothing set but
+the number of threads. A pack goes all the way from shards, with masks. Each variant has a process
+with one thread, which loads its images itself; they take turns, and those that wait sleep. The
+images are made up; how fast they are read does not depend on what they show.
 
 The anchor is the plain loop, measured beside the packs.
 """
 
 import argparse
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,15 +34,28 @@ from torch.utils.data import DataLoader, Dataset
 
 from ltray.data.batches import Batch, Batches
 from ltray.models.networks import build
+from ltray.run import Run
 from ltray.torchvision_import import import_torchvision
 from ltray.training.backends.choice import open_backend
-from ltray.training.place import Place, this_place
+from ltray.training.place import this_place
 
 CIFAR10_IMAGES = 45_000  # of an epoch: 50,000 less a tenth for validation
 SIDE, BATCH_SIZE, PADDING = 32, 128, 4
 STORED = 10 * BATCH_SIZE
-Variant = tuple[Callable[[torch.Tensor, torch.Tensor], None], Iterator[Batch], int]
-"""a training step, its batches, for how many tickets"""
+PLAIN = "plain loop"
+Step = Callable[[torch.Tensor, torch.Tensor], None]
+
+
+@dataclass(frozen=True)
+class Variant:
+    """What one process trains; without a precision it is the plain loop."""
+
+    tickets: int = 1
+    precision: Literal["float32", "bfloat16"] | None = None
+
+    @property
+    def name(self) -> str:
+        return f"pack of {self.tickets}, {self.precision}" if self.precision else PLAIN
 
 
 def main() -> None:
@@ -48,39 +66,71 @@ def main() -> None:
     arguments.add_argument("--seconds", type=float, default=15.0, help="of a variant in a round")
     arguments.add_argument("--json", help="where to write the figures")
     options = arguments.parse_args()
-    place = this_place()
+    many = options.tickets
+    packs = [Variant(1, "float32"), Variant(many, "float32"), Variant(many, "bfloat16")]
     with tempfile.TemporaryDirectory() as folder:
-        variants = every_variant(Path(folder), options.tickets, place)
-        found = in_turn(variants, options.rounds, options.seconds, place.device)
-    rows = [row_of(name, taken, found["plain loop"]) for name, taken in found.items()]
+        run = small_images(Path(folder), STORED, SIDE, threads=1)
+        found = in_turn([Variant(), *packs], run, options.rounds, options.seconds)
+    rows = [row_of(name, taken, found[PLAIN]) for name, taken in found.items()]
     print_table(rows)
     where = conditions("torch", "torchvision")
     print(f"seconds per epoch of {CIFAR10_IMAGES:,} images and ticket; {where}")
     write_json(options.json, {"seconds_per_epoch_and_ticket": rows, "where": where})
 
 
-def every_variant(folder: Path, tickets: int, place: Place) -> dict[str, Variant]:
-    """The plain loop and packs of one and of many."""
-    run = small_images(folder, STORED, SIDE, place.threads)
-    variants = {"plain loop": (plain_step(), plain_batches(), 1)}
-    for count, precision in ((1, "float32"), (tickets, "float32"), (tickets, "bfloat16")):
-        batches = Batches(opened_set(run, place), BATCH_SIZE, data_seed=0)
-        step = pack_step(count, precision, place.device)  # type: ignore[arg-type]
-        variants[f"pack of {count}, {precision}"] = (step, endless(batches), count)
-    return variants
+def in_turn(
+    variants: Sequence[Variant], run: Run, rounds: int, seconds: float
+) -> dict[str, list[float]]:
+    """Variant -> seconds per epoch and ticket of each round."""
+    found: dict[str, list[float]] = {variant.name: [] for variant in variants}
+    with ExitStack() as processes:
+        pools = {one: processes.enter_context(process_of(one, run)) for one in variants}
+        for number in range(rounds):
+            for variant, pool in pools.items():
+                taken = pool.submit(seconds_of_a_step, seconds).result() / variant.tickets
+                found[variant.name].append(taken * CIFAR10_IMAGES / BATCH_SIZE)
+            shown = ", ".join(f"{name} {each[-1]:.0f} s" for name, each in found.items())
+            print(f"  round {number + 1}/{rounds}: {shown}", flush=True)
+    return found
 
 
-def pack_step(
-    count: int, precision: Literal["float32", "bfloat16"], device: torch.device
-) -> Callable[[torch.Tensor, torch.Tensor], None]:
-    """A pack as `auto` would train it on a CPU."""
-    case = Case("resnet20", 3, SIDE, BATCH_SIZE, precision=precision)
-    pack = open_backend("loop", tuple(ticket(case, device, seed=seed) for seed in range(count)))
-    return pack.train_step
+def process_of(variant: Variant, run: Run) -> ProcessPoolExecutor:
+    """A process that stands ready to take steps."""
+    return ProcessPoolExecutor(1, get_context("spawn"), prepare, (variant, run))
 
 
-def plain_step() -> Callable[[torch.Tensor, torch.Tensor], None]:
-    """One network by the lines that every tutorial has."""
+ready: list[tuple[Step, Iterator[Batch]]] = []
+"""what this process trains"""
+
+
+def prepare(variant: Variant, run: Run) -> None:
+    """Make a process ready."""
+    torch.set_num_threads(1)
+    ready.append(pack_on_shards(variant, run) if variant.precision else plain_training())
+
+
+def seconds_of_a_step(seconds: float) -> float:
+    """Of all tickets, over about so many seconds."""
+    return seconds_of_steps(*ready[0], seconds, torch.device("cpu"))
+
+
+def pack_on_shards(variant: Variant, run: Run) -> tuple[Step, Iterator[Batch]]:
+    """As a trial trains it, by what `auto` takes on a CPU."""
+    assert variant.precision is not None
+    place = this_place()
+    case = Case("resnet20", 3, SIDE, BATCH_SIZE, precision=variant.precision)
+    seats = tuple(ticket(case, place.device, seed=seed) for seed in range(variant.tickets))
+    batches = Batches(opened_set(run, place), BATCH_SIZE, data_seed=0)
+    return open_backend("loop", seats).train_step, endless(batches)
+
+
+def plain_training() -> tuple[Step, Iterator[Batch]]:
+    """By the lines that every tutorial has."""
+    return plain_step(), plain_batches()
+
+
+def plain_step() -> Step:
+    """Of one network."""
     model = build("resnet20", CLASSES, 3, SIDE, seed=0)
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-4, momentum=0.9, weight_decay=1e-4)
 
@@ -120,20 +170,6 @@ class PillowImages(Dataset[tuple[torch.Tensor, int]]):
 
     def __getitem__(self, number: int) -> tuple[torch.Tensor, int]:
         return self._transform(Image.fromarray(self._images[number])), number % CLASSES
-
-
-def in_turn(
-    variants: dict[str, Variant], rounds: int, seconds: float, device: torch.device
-) -> dict[str, list[float]]:
-    """Variant -> seconds per epoch and ticket of each round."""
-    found: dict[str, list[float]] = {name: [] for name in variants}
-    for number in range(rounds):
-        for name, (step, batches, count) in variants.items():
-            taken = seconds_of_steps(step, batches, seconds, device) / count
-            found[name].append(taken * CIFAR10_IMAGES / BATCH_SIZE)
-        shown = ", ".join(f"{name} {each[-1]:.0f} s" for name, each in found.items())
-        print(f"  round {number + 1}/{rounds}: {shown}", flush=True)
-    return found
 
 
 def row_of(name: str, taken: list[float], plain: list[float]) -> dict[str, Any]:

@@ -70,11 +70,8 @@ def run_trials(  # noqa: PLR0913 (each is a thing of its own, and has its name i
         if reporting.error is not None:  # Tune hides what a callback raises in text of its own
             raise reporting.error from None
         raise
-    return {
-        result.config[key]: _reason(result.error)
-        for result in results
-        if result.config and result.error
-    }
+    failed = [result for result in results if result.config and result.error]
+    return {result.config[key]: _reason(result.error) for result in failed}
 
 
 class _Reporting(tune.Callback):  # type: ignore[misc]
