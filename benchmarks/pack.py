@@ -115,7 +115,7 @@ def seconds_of_a_step(seconds: float) -> float:
 
 
 def pack_on_shards(variant: Variant, run: Run) -> tuple[Step, Iterator[Batch]]:
-    """As a trial trains it, by what `auto` takes on a CPU."""
+    """As a trial trains it, by `loop`, which `auto` takes for it on a CPU."""
     assert variant.precision is not None
     place = this_place()
     case = Case("resnet20", 3, SIDE, BATCH_SIZE, precision=variant.precision)

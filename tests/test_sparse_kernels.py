@@ -39,7 +39,7 @@ def test_products_are_those_of_the_dense_matrix(  # noqa: PLR0917 (what varies)
     ends, places = rows_of(kept)
     values, starts = drawn(source, tickets, len(places)), drawn(source, tickets, ROWS)
     features = drawn(source, 1 if shared else tickets, COLUMNS, images)
-    gates = drawn(source, tickets, ROWS, images) if gated else NO_GATES
+    gates = drawn(source, tickets, ROWS, images).round() if gated else NO_GATES
     made = np.full((tickets, ROWS, images), np.nan)
     multiply(ends, places, values, starts, features, relu, gates, made)
 
@@ -89,3 +89,31 @@ def test_what_is_not_a_number_stays_so_and_stays_with_its_ticket(relu: bool) -> 
     assert np.isfinite(made[0]).all()
     assert np.isnan(made[1, 0]).all()
     assert np.isfinite(made[1, 1:]).all()
+    multiply_at_entries(ends, places, made, np.ones((1, COLUMNS, 4)), values)
+    assert np.isfinite(values[0]).all()
+    assert np.isnan(values[1, :COLUMNS]).all()
+    assert np.isfinite(values[1, COLUMNS:]).all()
+
+
+@pytest.mark.parametrize("images", [60, 128])
+def test_a_ticket_has_the_bits_that_it_has_alone(images: int) -> None:
+    """At sizes that go through the wide loops, as in training."""
+    source = np.random.default_rng(images)
+    ends, places = rows_of(source.random((30, 200)) < 0.2)
+    features = drawn(source, 1, 200, images).astype(np.float32)
+    values, starts, gradients = (
+        drawn(source, 5, *shape).astype(np.float32)
+        for shape in ((len(places),), (30,), (30, images))
+    )
+    no_gates = np.zeros((0, 30, 0), np.float32)
+
+    def found(tickets: slice) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        made, at_entries = np.zeros_like(gradients[tickets]), np.zeros_like(values[tickets])
+        multiply(ends, places, values[tickets], starts[tickets], features, True, no_gates, made)
+        multiply_at_entries(ends, places, gradients[tickets], features, at_entries)
+        return made, at_entries
+
+    together = found(slice(0, 5))
+    for ticket in range(5):
+        for alone, one_of_all in zip(found(slice(ticket, ticket + 1)), together, strict=True):
+            np.testing.assert_array_equal(alone[0], one_of_all[ticket])

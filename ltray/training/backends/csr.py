@@ -75,10 +75,11 @@ class _Sparse:
 
     def hand_out_gradients(self) -> None:
         assert self._outputs.grad is not None, "backward() has run"
-        gradients = self._outputs.grad.numpy()
+        gradients, first = self._outputs.grad.numpy(), 0
         for group in self._groups:
-            own, gradients = np.split(gradients, [len(group.vectors)])
-            group.backward(own)
+            stop = first + len(group.vectors)
+            group.backward(gradients[first:stop])
+            first = stop
 
     def settle(self) -> None:
         for group in self._groups:

@@ -14,7 +14,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ltray.training.backends.sparse_kernels import Floats, Indices, multiply, multiply_at_entries
+from ltray.training.backends.sparse_kernels import (
+    Floats,
+    Indices,
+    compile_for,
+    multiply,
+    multiply_at_entries,
+)
 from ltray.training.network import Network
 
 Numbers = NDArray[np.int64]
@@ -36,8 +42,9 @@ class SparseTickets:
         self._pieces = _pieces(first)
         of_name = {piece.name: piece for piece in self._pieces}
         linear = [(n, one) for n, one in first.model.named_modules() if isinstance(one, nn.Linear)]
+        places = np.zeros(self._pieces[-1].span.stop, np.int32)
         self._layers = [
-            _layer(layer, of_name[f"{name}.weight"], of_name.get(f"{name}.bias"))
+            _layer(layer, of_name[f"{name}.weight"], of_name.get(f"{name}.bias"), places)
             for name, layer in linear
         ]
         every = torch.stack([self._vector(network.parameters) for network in networks])
@@ -48,6 +55,7 @@ class SparseTickets:
         for vector, gradient in zip(self.vectors, gradients, strict=True):
             vector.grad = gradient
         self._seen: list[Floats] = []
+        compile_for(self._values.dtype)
 
     def outputs(self, images: Floats) -> Floats:
         """[T, O, B] of images [F, B]."""
@@ -62,7 +70,7 @@ class SparseTickets:
         for layer in reversed(self._layers):
             features = self._seen.pop()
             multiply_at_entries(*layer.by_rows, gradient, features, self._gradients)
-            if layer.biases:
+            if layer.biases is not None:
                 gradient.sum(axis=2, out=self._gradients[:, layer.biases])
             if self._seen:
                 gradient = self._transposed(layer, gradient, features)
@@ -71,7 +79,7 @@ class SparseTickets:
         """Of what the layer before made."""
         features = self._seen[-1]
         made, starts = self._room(layer.size, features.shape[2])
-        if layer.biases:
+        if layer.biases is not None:
             starts[:] = self._values[:, layer.biases]
         multiply(*layer.by_rows, self._values, starts, features, relu, made[:0], made)
         return made
@@ -155,7 +163,12 @@ class _Piece:
 
 
 class _Rows(NamedTuple):
-    """A matrix in compressed sparse rows, as the kernels take it."""
+    """A matrix in compressed sparse rows, as the kernels take it.
+
+    Attributes:
+        ends: [rows + 1].
+        places: the column of each entry.
+    """
 
     ends: Indices
     places: Indices
@@ -182,25 +195,27 @@ def _pieces(network: Network) -> list[_Piece]:
     made: list[_Piece] = []
     for name, parameter in network.parameters.items():
         first = made[-1].span.stop if made else 0
-        factor = network.factors.get(name, torch.ones_like(parameter))
-        kept = factor.flatten().nonzero().flatten()
+        factor = network.factors.get(name)
+        every = torch.ones_like(parameter) if factor is None else factor
+        kept = every.flatten().nonzero().flatten()
         made.append(_Piece(name, kept, slice(first, first + len(kept))))
     return made
 
 
-def _layer(layer: nn.Linear, weights: _Piece, biases: _Piece | None) -> _Layer:
+def _layer(layer: nn.Linear, weights: _Piece, biases: _Piece | None, places: Indices) -> _Layer:
+    """Its columns are written to its span of all layers' places."""
     outputs, features = np.divmod(weights.kept.numpy(), layer.in_features)
-    first = weights.span.start
+    places[weights.span] = features
     order = np.argsort(features, kind="stable")
     return _Layer(
         size=layer.out_features,
         biases=biases.span if biases else None,
-        by_rows=_rows(outputs, np.pad(features, (first, 0)), layer.out_features, first),
-        by_columns=_rows(features, outputs[order], layer.in_features),
-        order=first + order,
+        by_rows=_Rows(weights.span.start + _ends(outputs, layer.out_features), places),
+        by_columns=_Rows(_ends(features, layer.in_features), outputs[order].astype(np.int32)),
+        order=weights.span.start + order,
     )
 
 
-def _rows(row_of_each: Numbers, places: Numbers, count: int, first: int = 0) -> _Rows:
-    ends = first + np.cumsum(np.bincount(row_of_each + 1, minlength=count + 1))
-    return _Rows(ends.astype(np.int32), places.astype(np.int32))
+def _ends(row_of_each: Numbers, count: int) -> Indices:
+    """[count + 1] of entries in the order of rows."""
+    return np.cumsum(np.bincount(row_of_each + 1, minlength=count + 1)).astype(np.int32)

@@ -9,29 +9,21 @@ they are read from the second cache once, and a sum is loaded and stored a fourt
 computed for a ticket, and in which order, does not depend on the other tickets.
 """
 
-from collections.abc import Callable
-from typing import Any, TypeVar, cast
-
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
-Function = TypeVar("Function", bound=Callable[..., Any])
+from ltray.training.backends.compiling import call_first, compiled, compiled_part
+
 Floats = NDArray[np.floating]
 Indices = NDArray[np.int32]
 
 
-def compiled(function: Function) -> Function:
-    """Compile when it is first called, and keep the result on the disk where that can be.
-
-    Sums may be taken in another order than written, which is the same each time; NaN and infinity
-    stay what they are.
-    """
-    options = {"fastmath": {"reassoc", "contract", "nsz"}, "error_model": "numpy"}
-    try:
-        return cast(Function, numba.njit(cache=True, **options)(function))
-    except RuntimeError:  # no folder for it can be written: each process compiles for itself
-        return cast(Function, numba.njit(**options)(function))
+def compile_for(dtype: np.dtype[np.floating]) -> None:
+    """Have both products ready, so that the first step takes no longer than the others."""
+    ends, places = np.zeros(2, np.int32), np.zeros(0, np.int32)
+    values, features = np.zeros((1, 1), dtype), np.zeros((1, 1, 1), dtype)
+    call_first(multiply, ends, places, values, values, features, False, features[:0], features)
+    call_first(multiply_at_entries, ends, places, features, features, values)
 
 
 @compiled
@@ -69,7 +61,7 @@ def multiply(  # noqa: PLR0913, PLR0917 (a matrix, what it meets, and where the 
                 _close(gates, tickets, row, made)
 
 
-@compiled
+@compiled_part
 def _add_entries(  # noqa: PLR0913, PLR0917 (as above)
     entries: range,
     places: Indices,
@@ -102,7 +94,7 @@ def _add_entries(  # noqa: PLR0913, PLR0917 (as above)
                 total[image] += by_one * one[image]
 
 
-@compiled
+@compiled_part
 def _rectify(made: Floats, tickets: range, row: int) -> None:
     # Not `_close` with the result as its own gate: where arrays overlap the compiler takes single
     # numbers in turn, which is ten times as slow.
@@ -113,7 +105,7 @@ def _rectify(made: Floats, tickets: range, row: int) -> None:
             total[image] = zero if total[image] <= 0 else total[image]
 
 
-@compiled
+@compiled_part
 def _close(gates: Floats, tickets: range, row: int, made: Floats) -> None:
     zero = made.dtype.type(0)
     for ticket in tickets:
@@ -141,7 +133,7 @@ def multiply_at_entries(
             _multiply_entries(entries, places, gradients, features[first], tickets, row, made)
 
 
-@compiled
+@compiled_part
 def _multiply_entries(  # noqa: PLR0913, PLR0917 (as above)
     entries: range,
     places: Indices,

@@ -128,8 +128,8 @@ def _need(network: Network, batch: Batch) -> _Need:
 
 def _fitting(name: str, need: _Need, memory: int) -> int:
     """How many networks fit; one at least, which may still be too much."""
-    if name == "fused":
-        fitting = memory // (need.state + need.step)
-    else:
+    if name == "loop":
         fitting = (memory - need.step) // need.state
+    else:
+        fitting = memory // (need.state + need.step)
     return max(1, fitting)
