@@ -3,7 +3,7 @@
     python benchmarks/sweep.py default [--rounds 3]
     python benchmarks/sweep.py trials
     python benchmarks/sweep.py grid mnist.npz --root FOLDER [--variants float32:auto bfloat16:auto]
-                                              [--replicates 3]
+                                              [--seed 0] [--replicates 3]
 
 `default` runs `python -m ltray.sweep` so many times, each in a folder of its own.
 
@@ -13,10 +13,10 @@ do. The first also starts a process and is told apart.
 
 `grid` is LeNet-300-100 on MNIST, 20 sparsities x 5 reset points, 40 epochs of 429 steps in batches
 of 128, each evaluated; one sweep per variant, PRECISION:BACKEND, and then every cell's test
-accuracy beside the first variant's. What is done in FOLDER is not done again; the seconds are those
-of all launches together. The anchor: OpenLTH takes 10.0 ms per step in float32 in one
-thread of a CPU with bfloat16, loading and evaluation included, 2.4 h for these steps side by side
-on two cores.
+accuracy beside the first variant's, with --json each replicate's own. What is done in FOLDER is not
+done again; the seconds are those of all launches together. The anchor: OpenLTH takes 10.0 ms per
+step in float32 in one thread of a CPU with bfloat16, loading and evaluation included, 2.4 h for
+these steps side by side on two cores.
 """
 
 import argparse
@@ -63,13 +63,14 @@ def main() -> None:
     whole.add_argument("mnist", type=Path, help="mnist.npz with x_train, y_train, x_test, y_test")
     whole.add_argument("--root", type=Path, required=True, help="folder for the runs")
     whole.add_argument("--variants", nargs="+", default=["float32:auto", "bfloat16:auto"])
+    whole.add_argument("--seed", type=int, default=0, help="of the first replicate")
     whole.add_argument("--replicates", type=int, default=1)
     whole.add_argument("--epochs", type=int, default=40)
     whole.add_argument("--tickets-per-trial", type=int, default=10)
     options = arguments.parse_args()
     measure = {"default": default_sweep, "trials": idle_trials, "grid": mnist_grid}[options.part]
     rows = measure(options)
-    print_table(rows)
+    print_table([{key: shown(value) for key, value in row.items()} for row in rows])
     where = conditions("ray", "torch")
     print(where)
     write_json(options.json, {"rows": rows, "where": where})
@@ -164,6 +165,7 @@ def grid_of(options: argparse.Namespace, precision: str, backend: str) -> dict[s
     train = {"epochs": options.epochs, "batch_size": 128, "lr": 0.1, "momentum": 0.9}
     return {
         "name": "mnist-grid",
+        "seed": options.seed,
         "data": {"source": "npz", "path": path, "validation_fraction": 0.0833},
         "model": {"arch": "lenet_300_100"},
         "train": {**train, "precision": precision},
@@ -175,16 +177,17 @@ def grid_of(options: argparse.Namespace, precision: str, backend: str) -> dict[s
 
 
 def cells(run: Run) -> dict[Cell, list[float]]:
-    """Test accuracy in percent of each cell, one for each replicate."""
-    columns = ["sparsity", "reset_epoch", "test_top1"]
+    """Test accuracy in percent of each cell, one for each replicate in turn."""
+    columns = ["sparsity", "reset_epoch", "test_top1", "replicate"]
     found: defaultdict[Cell, list[float]] = defaultdict(list)
-    for row in pq.read_table(run.folder.tickets_table, columns=columns).to_pylist():
+    table = pq.read_table(run.folder.tickets_table, columns=columns).sort_by("replicate")
+    for row in table.to_pylist():
         found[row["sparsity"], row["reset_epoch"]].append(100 * row["test_top1"])
     return found
 
 
 def compared(accuracies: Mapping[str, Mapping[Cell, list[float]]]) -> list[dict[str, Any]]:
-    """Each cell's mean and range, and how far the others' means are below the first's.
+    """Each cell's accuracies, and how far the others' means are below the first's.
 
     `beyond` marks what is further below than the wider of both ranges.
     """
@@ -193,7 +196,7 @@ def compared(accuracies: Mapping[str, Mapping[Cell, list[float]]]) -> list[dict[
     for (sparsity, point), of_first in sorted(accuracies[first].items()):
         row: dict[str, Any] = {"sparsity": str(sparsity), "reset": str(point)}
         for variant, of in accuracies.items():
-            row[variant] = shown(of[sparsity, point])
+            row[variant] = of[sparsity, point]
         for variant in others:
             scores = accuracies[variant][sparsity, point]
             below = statistics.mean(of_first) - statistics.mean(scores)
@@ -203,9 +206,11 @@ def compared(accuracies: Mapping[str, Mapping[Cell, list[float]]]) -> list[dict[
     return rows
 
 
-def shown(scores: list[float]) -> str:
-    """Mean and range."""
-    return f"{statistics.mean(scores):.2f} ({min(scores):.2f} to {max(scores):.2f})"
+def shown(value: Any) -> Any:
+    """Mean and range of accuracies; anything else as it is."""
+    if not isinstance(value, list):
+        return value
+    return f"{statistics.mean(value):.2f} ({min(value):.2f} to {max(value):.2f})"
 
 
 if __name__ == "__main__":
