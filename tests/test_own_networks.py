@@ -270,7 +270,11 @@ FAULTS = {
     ),
     "one tensor twice": (
         changed("network.again = network.fc", "return network"),
-        "one tensor under two names, 'fc.weight' and 'again.weight'",
+        "memory under two names, 'again.weight' and 'fc.weight'",
+    ),
+    "a buffer within a weight": (
+        changed("network.register_buffer('row', network.fc.weight.data[3])", "return network"),
+        "memory under two names, 'fc.weight' and 'row'",
     ),
     "a layer that is never used": (
         changed("network.idle = nn.Linear(3, 3)", "return network"),

@@ -3,7 +3,9 @@
 B images, C channels, S pixels per side.
 """
 
+from collections.abc import Iterator, Mapping
 from functools import cache
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -65,20 +67,32 @@ def check_own_network(code: OwnCode, classes: int, channels: int, image_size: in
 def _check_state(code: OwnCode, network: nn.Module, again: nn.Module) -> None:
     """Two networks of one seed must be equal, and all that is in them must fit into a file."""
     state, other = network.state_dict(), again.state_dict()
-    by_place: dict[int, str] = {}
     for name, tensor in state.items():
         if not isinstance(tensor, Tensor):
             raise _wrong(code, f"keeps '{name}' in its state, which is no tensor")
-        if tensor.numel():
-            first = by_place.setdefault(tensor.data_ptr(), name)
-            if first != name:
-                raise _wrong(code, f"has one tensor under two names, '{first}' and '{name}'")
+    for one, next_one in _overlapping(state):
+        raise _wrong(code, f"has memory under two names, '{one}' and '{next_one}'")
+    for name, tensor in state.items():
         if name not in other or not _equal(tensor, other[name]):
             raise _wrong(
                 code,
                 f"gives '{name}' other values when it is called again with torch's same seed",
                 "draw initial weights with torch alone, on the CPU, and set every one of them",
             )
+
+
+def _overlapping(state: Mapping[str, Tensor]) -> Iterator[tuple[str, str]]:
+    """Names of tensors that have bytes in common, of neighbours in memory."""
+    filled = [(tensor.data_ptr(), name) for name, tensor in state.items() if tensor.numel()]
+    for (start, one), (next_start, next_one) in pairwise(sorted(filled)):
+        if next_start < start + _extent(state[one]):
+            yield one, next_one
+
+
+def _extent(tensor: Tensor) -> int:
+    """Bytes from the first entry to the end of the last."""
+    steps = zip(tensor.shape, tensor.stride(), strict=True)
+    return (1 + sum((size - 1) * stride for size, stride in steps)) * tensor.element_size()
 
 
 def _equal(one: Tensor, other: Tensor) -> bool:
