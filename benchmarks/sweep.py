@@ -3,7 +3,7 @@
     python benchmarks/sweep.py default [--rounds 3]
     python benchmarks/sweep.py trials
     python benchmarks/sweep.py grid mnist.npz --root FOLDER [--variants float32:auto bfloat16:auto]
-                                              [--seed 0] [--replicates 3]
+                                              [--seed 0] [--replicates 3] [--sparsities 0.9]
 
 `default` runs `python -m ltray.sweep` so many times, each in a folder of its own.
 
@@ -66,6 +66,7 @@ def main() -> None:
     whole.add_argument("--seed", type=int, default=0, help="of the first replicate")
     whole.add_argument("--replicates", type=int, default=1)
     whole.add_argument("--epochs", type=int, default=40)
+    whole.add_argument("--sparsities", type=float, nargs="+", help="the default's if none")
     whole.add_argument("--tickets-per-trial", type=int, default=10)
     options = arguments.parse_args()
     measure = {"default": default_sweep, "trials": idle_trials, "grid": mnist_grid}[options.part]
@@ -161,7 +162,7 @@ def seconds_of(run: Run) -> float:
 def grid_of(options: argparse.Namespace, precision: str, backend: str) -> dict[str, Any]:
     """The default's sparsities and reset points on MNIST, with the steps that OpenLTH takes."""
     default = yaml.safe_load(DEFAULT.read_text())
-    path = str(options.mnist.resolve())
+    path, levels = str(options.mnist.resolve()), options.sparsities
     train = {"epochs": options.epochs, "batch_size": 128, "lr": 0.1, "momentum": 0.9}
     return {
         "name": "mnist-grid",
@@ -169,7 +170,7 @@ def grid_of(options: argparse.Namespace, precision: str, backend: str) -> dict[s
         "data": {"source": "npz", "path": path, "validation_fraction": 0.0833},
         "model": {"arch": "lenet_300_100"},
         "train": {**train, "precision": precision},
-        "prune": default["prune"],
+        "prune": default["prune"] | ({"sparsities": levels} if levels else {}),
         "reset": {**default["reset"], "schedule": "restart"},
         "replicates": options.replicates,
         "sweep": {"backend": backend, "tickets_per_trial": options.tickets_per_trial},
