@@ -42,13 +42,14 @@ def call_first(function: Callable[..., Any], *arguments: Any) -> None:
 
 
 def _cache_folder(source: Path) -> Path | None:
-    """Beside the source, else in the person's cache; of this source, Numba and kind of CPU alone.
+    """Beside the source, else in the person's cache; of this code, Numba and kind of CPU alone.
 
     Numba names a file before it writes it. Processes that compile other code at the same moment, of
     another version or on another kind of node that shares the disk, could run each other's.
     """
     cpu = f"{binding.get_host_cpu_name()} {binding.get_host_cpu_features().flatten()}"
-    what = source.read_bytes() + f"{numba.__version__} {cpu}".encode()
+    code = source.read_bytes() + Path(__file__).read_bytes()  # this file has the options
+    what = code + f"{numba.__version__} {cpu}".encode()
     name = f"numba-{sha256(what).hexdigest()[:16]}"
     for parent in (source.parent / "__pycache__", Path("~/.cache/ltray").expanduser()):
         try:
