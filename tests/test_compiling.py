@@ -54,6 +54,21 @@ def test_without_any_folder_each_process_compiles_for_itself(
     assert module_at(tmp_path / "three.py").twice(4) == 8
 
 
+def no_such_user(uid: int) -> None:
+    raise KeyError(uid)
+
+
+def test_a_user_without_a_home_compiles_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "__pycache__").write_text("in the way of a folder")
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr("pwd.getpwuid", no_such_user)
+    with pytest.raises(RuntimeError):
+        Path.home()
+    assert module_at(tmp_path / "four.py").twice(4) == 8
+
+
 def test_a_full_disk_stops_no_first_call() -> None:
     calls = []
 

@@ -51,11 +51,12 @@ def _cache_folder(source: Path) -> Path | None:
     code = source.read_bytes() + Path(__file__).read_bytes()  # this file has the options
     what = code + f"{numba.__version__} {cpu}".encode()
     name = f"numba-{sha256(what).hexdigest()[:16]}"
-    for parent in (source.parent / "__pycache__", Path("~/.cache/ltray").expanduser()):
+    for parent in (source.parent / "__pycache__", Path("~/.cache/ltray")):
         try:
-            (parent / name).mkdir(parents=True, exist_ok=True)
-        except OSError:
+            folder = parent.expanduser() / name
+            folder.mkdir(parents=True, exist_ok=True)
+        except (OSError, RuntimeError):  # RuntimeError: a user of a container who has no home
             continue
-        if os.access(parent / name, os.W_OK):
-            return parent / name
+        if os.access(folder, os.W_OK):
+            return folder
     return None

@@ -39,7 +39,7 @@ def _why_not_layers(model: nn.Sequential) -> str | None:
 
 
 def csr(seats: Seats) -> Together:
-    """A backend that computes all seats by one network of sparse layers.
+    """A backend that computes all seats by their kept weights, mask by mask.
 
     Each network has the bits that it would have alone, so empty seats are left out.
     """
