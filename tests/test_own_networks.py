@@ -270,7 +270,7 @@ FAULTS = {
     ),
     "one tensor twice": (
         changed("network.again = network.fc", "return network"),
-        "memory under two names, 'again.weight' and 'fc.weight'",
+        "memory under two names, 'again.bias' and 'fc.bias'",
     ),
     "a buffer within a weight": (
         changed("network.register_buffer('row', network.fc.weight.data[3])", "return network"),

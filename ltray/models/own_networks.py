@@ -3,7 +3,7 @@
 B images, C channels, S pixels per side.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import cache
 from itertools import pairwise
 
@@ -81,12 +81,14 @@ def _check_state(code: OwnCode, network: nn.Module, again: nn.Module) -> None:
             )
 
 
-def _overlapping(state: Mapping[str, Tensor]) -> Iterator[tuple[str, str]]:
-    """Names of tensors that have bytes in common, of neighbours in memory."""
+def _overlapping(state: Mapping[str, Tensor]) -> list[tuple[str, str]]:
+    """Names of neighbours in memory that have bytes in common, ordered by name, not by address."""
     filled = [(tensor.data_ptr(), name) for name, tensor in state.items() if tensor.numel()]
-    for (start, one), (next_start, next_one) in pairwise(sorted(filled)):
-        if next_start < start + _extent(state[one]):
-            yield one, next_one
+    return sorted(
+        (one, next_one)
+        for (start, one), (next_start, next_one) in pairwise(sorted(filled))
+        if next_start < start + _extent(state[one])
+    )
 
 
 def _extent(tensor: Tensor) -> int:
