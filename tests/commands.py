@@ -131,6 +131,28 @@ def trial_workers(driver: int) -> list[int]:
     return [pid for pid, title in ray_workers(driver) if title.startswith("ray::ImplicitFunc")]
 
 
+def kill_workers_in_training(root: Path, process: subprocess.Popen[str]) -> None:
+    """End a driver's trial workers by SIGKILL while one of them surely trains a ticket.
+
+    They are halted first: a ticket in training when it is looked for may be done when it is killed.
+    """
+    halted: list[int] = []
+
+    def halt_in_training() -> bool:
+        halted[:] = trial_workers(process.pid)
+        for worker in halted:
+            os.kill(worker, signal.SIGSTOP)
+        if halted and tickets_in_training(root):
+            return True
+        for worker in halted:
+            os.kill(worker, signal.SIGCONT)
+        return False
+
+    wait_until(halt_in_training, process)
+    for worker in halted:
+        os.kill(worker, signal.SIGKILL)
+
+
 def group_workers(driver: int) -> list[int]:
     """Processes of a driver's session that train one network together."""
     return [pid for pid, title in ray_workers(driver) if title.startswith("ray::RayTrainWorker")]

@@ -17,13 +17,12 @@ from commands import (
     done_tickets,
     final_bits,
     finish,
+    kill_workers_in_training,
     only_run,
     pretended_gpus,
     rows,
     run,
     start,
-    tickets_in_training,
-    trial_workers,
     wait_until,
     write_experiment,
 )
@@ -150,12 +149,9 @@ def test_a_killed_worker_costs_nothing_but_its_time(tmp_path: Path, make_run: Ma
     path = write_experiment(tmp_path / "long.yaml", small_document(LONG))
     process = start("sweep", path, folder=tmp_path)
     root = tmp_path / "runs"
-    wait_until(lambda: len(done_tickets(root)) >= 3 and bool(tickets_in_training(root)), process)
+    wait_until(lambda: len(done_tickets(root)) >= 3, process)
     before = {one: one.read_bytes() for one in done_tickets(root)}
-    workers = trial_workers(process.pid)
-    assert workers
-    for worker in workers:
-        os.kill(worker, signal.SIGKILL)
+    kill_workers_in_training(root, process)
     ended = finish(process)
     assert ended.status == 0, ended
     folder = only_run(tmp_path / "runs", "small")
