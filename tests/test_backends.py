@@ -11,6 +11,7 @@ from packs import (
     OPTIMIZERS,
     RATES,
     assert_zero_outside,
+    batches_for,
     pack_of,
     recipe_of,
     state_of,
@@ -20,7 +21,7 @@ from torch import nn
 
 from ltray.errors import LtrayError
 from ltray.models.networks import build
-from ltray.training.backends.choice import BACKENDS, check_covers, why_not
+from ltray.training.backends.choice import BACKENDS, check_covers, open_backend, why_not
 from ltray.training.recipe import Recipe
 
 
@@ -162,6 +163,31 @@ def test_a_network_whose_loss_is_not_finite_disturbs_no_other() -> None:
         assert all(torch.equal(found[key], value) for key, value in expected.items())
 
 
+@pytest.mark.parametrize(("backend", "arch"), [("fused", "resnet20"), ("csr", "lenet_300_100")])
+def test_evaluated_between_steps_all_gives_what_the_loop_gives(backend: str, arch: str) -> None:
+    recipe = recipe_of(**OPTIMIZERS["sgd"])
+    channels, size = NETWORKS[arch]
+    source = torch.Generator().manual_seed(5)
+    images = torch.rand(300, channels, size, size, generator=source, dtype=torch.float64)
+    given: dict[str, list[torch.Tensor]] = {}
+    states: dict[str, list[dict[str, torch.Tensor]]] = {}
+    for name in ("loop", backend):
+        pack = pack_of(arch, 3, recipe, torch.float64)
+        together = open_backend(name, tuple(pack))
+        for number, (batch, labels) in enumerate(batches_for(arch, 4, torch.float64)):
+            together.train_step(batch, labels)
+            if number == 2:
+                together.train(False)
+                with torch.inference_mode():
+                    given[name] = [logits.clone() for logits in together.logits(images)]
+                together.train(True)
+        together.settle()
+        states[name] = [state_of(network) for network in pack]
+    for expected, found in zip(given["loop"], given[backend], strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+    assert_equal(states["loop"], states[backend])
+
+
 def test_dropout_of_images_is_left_to_the_loop() -> None:
     layers = (nn.Conv2d(3, 4, 3), nn.Dropout(), nn.Flatten(), nn.Linear(4 * 36, CLASSES))
     reason = why_not("fused", nn.Sequential(*layers))
@@ -187,6 +213,26 @@ def hooked() -> torch.nn.Module:
     return model
 
 
+def half_frozen() -> torch.nn.Module:
+    """As half of a weight is kept from training in many a script."""
+    layer = nn.Linear(48, 10)
+    layer.weight.register_hook(lambda gradient: gradient * (torch.arange(48) < 24))
+    return flat(layer)
+
+
+def watched() -> torch.nn.Module:
+    layer = nn.Linear(48, 10)
+    layer.weight.register_post_accumulate_grad_hook(lambda weight: weight.grad.clamp_(-1, 1))
+    return flat(layer)
+
+
+def with_a_fixed_bias() -> torch.nn.Module:
+    layer = nn.Linear(48, 10, bias=False)
+    del layer.bias
+    layer.register_buffer("bias", torch.ones(10))
+    return flat(layer)
+
+
 class OwnSequence(nn.Sequential):
     """Of a person: its forward() may do anything."""
 
@@ -207,6 +253,9 @@ PECULIAR: dict[str, tuple[torch.nn.Module, str]] = {
     "own class": (OwnSequence(nn.Flatten(), nn.Linear(48, 10)), "OwnSequence"),
     "hook": (hooked(), "hook"),
     "frozen": (frozen(), "1.weight is kept from training"),
+    "half frozen": (half_frozen(), "1.weight has a hook"),
+    "watched": (watched(), "1.weight has a hook"),
+    "fixed bias": (with_a_fixed_bias(), "1.bias is no parameter"),
     "one layer twice": (
         flat(nn.Linear(48, 8), RELU, nn.Linear(8, 8), RELU, nn.Linear(8, 10)),
         "two places",

@@ -1,7 +1,7 @@
 """What a backend that computes a model's layers in its own way would miss."""
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
 def why_not_plain(model: nn.Module) -> str | None:
@@ -12,7 +12,13 @@ def why_not_plain(model: nn.Module) -> str | None:
     for name, module in model.named_modules():
         if _has_hooks(module) or "forward" in vars(module):
             return f"{name or 'the network'} has a hook"
+        for part in ("weight", "bias"):
+            own = getattr(module, part, None)
+            if isinstance(own, Tensor) and not isinstance(own, nn.Parameter):
+                return f"{name}.{part} is no parameter"
     for name, parameter in model.named_parameters():
+        if parameter._backward_hooks or parameter._post_accumulate_grad_hooks:
+            return f"{name} has a hook"
         if not parameter.requires_grad:
             return f"{name} is kept from training"
         if not (parameter.is_contiguous() or _is_channels_last(parameter)):
