@@ -276,6 +276,20 @@ FAULTS = {
         changed("network.register_buffer('row', network.fc.weight.data[3])", "return network"),
         "memory under two names, 'fc.weight' and 'row'",
     ),
+    "columns of a larger matrix": (
+        changed("network.fc.weight = nn.Parameter(torch.randn(10, 512)[:, ::2])", "return network"),
+        "has 'fc.weight', a part of a larger tensor",
+    ),
+    "one number for all": (
+        changed(
+            "network.fc.weight = nn.Parameter(torch.ones(1, 1).expand(10, 256))", "return network"
+        ),
+        "has 'fc.weight', a part of a larger tensor",
+    ),
+    "half precision": (
+        changed("network.fc.weight.data = network.fc.weight.data.bfloat16()", "return network"),
+        "has 'fc.weight' in bfloat16",
+    ),
     "a layer that is never used": (
         changed("network.idle = nn.Linear(3, 3)", "return network"),
         "has layers that are never trained: idle.weight",

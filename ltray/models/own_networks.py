@@ -70,6 +70,8 @@ def _check_state(code: OwnCode, network: nn.Module, again: nn.Module) -> None:
     for name, tensor in state.items():
         if not isinstance(tensor, Tensor):
             raise _wrong(code, f"keeps '{name}' in its state, which is no tensor")
+    for name, parameter in network.named_parameters():
+        _check_parameter(code, name, parameter)
     for one, next_one in _overlapping(state):
         raise _wrong(code, f"has memory under two names, '{one}' and '{next_one}'")
     for name, tensor in state.items():
@@ -79,6 +81,16 @@ def _check_state(code: OwnCode, network: nn.Module, again: nn.Module) -> None:
                 f"gives '{name}' other values when it is called again with torch's same seed",
                 "draw initial weights with torch alone, on the CPU, and set every one of them",
             )
+
+
+def _check_parameter(code: OwnCode, name: str, parameter: nn.Parameter) -> None:
+    """torch's one-kernel optimizers take a parameter's memory as it lies, and miss gaps in it."""
+    if parameter.dtype not in (torch.float32, torch.float64):
+        mend = "leave weights in float32; train.precision: bfloat16 computes with them in bfloat16"
+        raise _wrong(code, f"has '{name}' in {str(parameter.dtype)[6:]}", mend)
+    if parameter.numel() and _extent(parameter) != parameter.nbytes:
+        mend = "make it of what .contiguous() gives"
+        raise _wrong(code, f"has '{name}', a part of a larger tensor", mend)
 
 
 def _overlapping(state: Mapping[str, Tensor]) -> list[tuple[str, str]]:
