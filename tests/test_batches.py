@@ -120,6 +120,8 @@ def test_evaluation_shows_every_image_once_in_a_fixed_order(make_run: MakeRun) -
     shown = [(x.clone(), y.tolist()) for x, y in batches.evaluation("test")]
     again = [(x.clone(), y.tolist()) for x, y in batches.evaluation("test")]
     assert sum(len(labels) for _, labels in shown) == 359
+    small = [len(labels) for _, labels in batches_of(make_run(), batch_size=61).evaluation("test")]
+    assert small == [61] * 5 + [54], "never more than training has memory for"
     assert equal(shown, again)
 
 

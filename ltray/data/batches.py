@@ -24,7 +24,7 @@ from ltray.layout import DataFolder
 from ltray.randomness import hashes, permutation, seed_for
 
 WINDOW_PARTS = 32
-EVALUATION_BATCH = 512
+LARGEST_EVALUATED = 512  # images
 READ_AHEAD = 2  # batches that are ready before they are asked for
 EXPECTED_AHEAD = 16  # batches whose shards are being read
 
@@ -144,11 +144,15 @@ class Batches:
             yield self._normalised(batch), labels[span]
 
     def evaluation(self, split: str) -> Iterator[Batch]:
-        """All images of `validation` or `test` in fixed order; the last batch may be short."""
+        """All images of `validation` or `test` in fixed order; the last batch may be short.
+
+        No batch is larger than one of training: what has memory for that has it for these.
+        """
         chosen = self._set.validation if split == "validation" else self._set.test
         part = self.group.part(range(chosen.size))
-        for first in part[::EVALUATION_BATCH]:
-            positions = np.arange(first, min(first + EVALUATION_BATCH, part.stop))
+        most = min(LARGEST_EVALUATED, max(1, self._batch_size // self.group.size))
+        for first in part[::most]:
+            positions = np.arange(first, min(first + most, part.stop))
             crops = centre_crops(len(positions), self._set.side, self._crop_size)
             images = chosen.images.take(positions, crops, self._crop_size)
             yield self._normalised(images), chosen.labels[first : first + len(positions)]
