@@ -3,7 +3,6 @@
 B images, H W pixels as stored, S crop_size, C channels.
 """
 
-import os
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -15,6 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ltray import host
 from ltray.data.augment import Crops, centre_crops, crop_many, crop_one
 from ltray.data.copies_to_device import on_device
 from ltray.data.manifest import Manifest, PartFile
@@ -172,13 +172,12 @@ def open_images(  # noqa: PLR0913, PLR0917 (where from, which, and where to)
 def resident_budget(device: torch.device) -> int:
     """Bytes that a trial's resident images may fill.
 
-    On a GPU half of what is free; on a CPU a quarter of the memory, shared by one process per core.
+    On a GPU half of what is free; on a CPU a quarter of the memory, shared by one process per CPU.
     Streamed images give the same bits, so it changes no result.
     """
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0]) // 2
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return memory // 4 // (os.cpu_count() or 1)
+    return host.memory() // 4 // host.cpus()
 
 
 def _encoded(folder: DataFolder, part: PartFile) -> list[bytes]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
+from ltray import host
 from ltray.memory import keep_freed_memory
 
 
@@ -76,13 +77,12 @@ def this_place(gpus: int = 0, threads: int = 1, node: str | None = None) -> Plac
 def memory_for_pack(device: torch.device) -> int:
     """Bytes that a pack's networks and steps may fill.
 
-    Of a GPU nine tenths of what is free; of a CPU's memory half, shared by one process per core.
+    Of a GPU nine tenths of what is free; of a CPU's memory half, shared by one process per CPU.
     """
     if device.type == "cuda":
         unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return (torch.cuda.mem_get_info(device)[0] + unused) * 9 // 10
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return memory // 2 // (os.cpu_count() or 1)
+    return host.memory() // 2 // host.cpus()
 
 
 def _make_gpu_deterministic() -> None:
