@@ -149,19 +149,25 @@ def test_tickets_of_one_pack_keep_the_backends_that_they_began_with(make_run: Ma
     assert {row["attempts"] for row in rows.values()} == {1}
 
 
-@pytest.mark.parametrize("backend", ["loop", "fused"])
-def test_a_pack_too_big_for_the_memory_is_trained_in_parts(
-    make_run: MakeRun, monkeypatch: pytest.MonkeyPatch, backend: str
-) -> None:
-    run = begun(make_run(sweep__backend=backend, sweep__tickets_per_trial=3))
-    (pack, *_) = ready(run.experiment, set())
-    sizes: list[int] = []
+@pytest.fixture
+def sizes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many tickets each part of a pack has that is trained together."""
+    found: list[int] = []
 
     def fit_and_count(members: Any, *rest: Any) -> None:
-        sizes.append(len(members))
+        found.append(len(members))
         fit(members, *rest)
 
     monkeypatch.setattr(retrain, "fit", fit_and_count)
+    return found
+
+
+@pytest.mark.parametrize("backend", ["loop", "fused"])
+def test_a_pack_too_big_for_the_memory_is_trained_in_parts(
+    make_run: MakeRun, monkeypatch: pytest.MonkeyPatch, sizes: list[int], backend: str
+) -> None:
+    run = begun(make_run(sweep__backend=backend, sweep__tickets_per_trial=3))
+    (pack, *_) = ready(run.experiment, set())
     one = 4 * 4 * 51_000  # weights, gradients, momenta and masks, by hand: 50,210 parameters
     monkeypatch.setattr(retrain, "memory_for_pack", lambda _device: int(2.6 * one))
     records: list[Any] = []
@@ -169,6 +175,21 @@ def test_a_pack_too_big_for_the_memory_is_trained_in_parts(
     assert sizes == [2, 1]
     assert len(records) == 3
     assert all(math.isfinite(record["row"]["val_loss"]) for record in records)
+
+
+def test_how_a_pack_is_cut_does_not_depend_on_who_is_left(
+    make_run: MakeRun, sizes: list[int]
+) -> None:
+    run = begun(make_run(sweep__backend="loop", sweep__tickets_per_trial=3))
+    (pack, *_) = ready(run.experiment, set())
+    folders = [run.folder.replicate(0).ticket(ticket.name) for ticket in pack.tickets]
+    for folder, fits in zip(folders, (1, 3, 3), strict=True):
+        folder.attempts.parent.mkdir(parents=True, exist_ok=True)
+        note(folder.attempts, "cpu", Choice("loop", fits))
+    train_pack(run, pack, this_place(), nobody)
+    folders[2].done.unlink()
+    train_pack(run, pack, this_place(), nobody)
+    assert sizes == [1, 1, 1, 1]
 
 
 @pytest.mark.parametrize("backend", ["loop", "fused"])

@@ -79,7 +79,7 @@ class _Retraining:
         self.choices = self._choices()
         for name, choice in self.choices.items():
             note(self.folder.ticket(name).attempts, self.place.device_name, choice)
-        fits = min(choice.fits for choice in self.choices.values())
+        fits = min(self._choice(ticket).fits for ticket in self.pack.seats)
         at_once = fits * len(self.place.devices)
         for first in range(0, len(self.pack.seats), at_once):
             self._train_together(self.pack.seats[first : first + at_once])
@@ -123,18 +123,19 @@ class _Retraining:
         return [
             Member(
                 self._first_step(ticket),
-                self._backend(ticket),
+                self._choice(ticket).backend,
                 part,
                 self._network(ticket, devices[part]) if ticket.name in self.tickets else None,
             )
             for ticket, part in zip(seats, parts, strict=True)
         ]
 
-    def _backend(self, ticket: Ticket) -> str:
+    def _choice(self, ticket: Ticket) -> Choice:
+        """Of a ticket that has ended, too: how a pack is cut must not depend on who is left."""
         choice = self.choices.get(ticket.name) or self._chosen(ticket)
         if choice is None:  # it ended on another kind of device
             choice = next(iter(self.choices.values()))
-        return choice.backend
+        return choice
 
     def _mask(self, ticket: Ticket) -> Mask:
         return load_mask(self.folder.mask(ticket.mask))
