@@ -2,9 +2,12 @@
 
 import importlib.util
 from pathlib import Path
+from pickle import UnpicklingError
 from types import ModuleType
 
 import pytest
+from llvmlite import binding
+from numba.core.caching import IndexDataCacheFile
 
 from ltray.training.backends.compiling import call_first
 
@@ -17,8 +20,8 @@ def twice(number):
 """
 
 
-def module_at(path: Path) -> ModuleType:
-    path.write_text(SOURCE)
+def module_at(path: Path, source: str = SOURCE) -> ModuleType:
+    path.write_text(source)
     spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec is not None
     assert spec.loader is not None
@@ -62,20 +65,53 @@ def test_a_user_without_a_home_compiles_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "__pycache__").write_text("in the way of a folder")
-    monkeypatch.delenv("HOME")
+    monkeypatch.delenv("HOME", raising=False)
     monkeypatch.setattr("pwd.getpwuid", no_such_user)
     with pytest.raises(RuntimeError):
         Path.home()
     assert module_at(tmp_path / "four.py").twice(4) == 8
 
 
-def test_a_full_disk_stops_no_first_call() -> None:
-    calls = []
+def test_code_compiled_on_another_kind_of_cpu_is_not_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module_at(tmp_path / "five.py").twice(4)
+    module_at(tmp_path / "five.py").twice(4)
+    assert len(kept_in(tmp_path / "__pycache__")) == 1
+    monkeypatch.setattr(binding, "get_host_cpu_name", lambda: "another")
+    module_at(tmp_path / "five.py").twice(4)
+    assert len(kept_in(tmp_path / "__pycache__")) == 2
 
-    def fails_once(number: int) -> None:
-        calls.append(number)
-        if len(calls) == 1:
-            raise OSError(28, "No space left on device")
 
-    call_first(fails_once, 3)
-    assert calls == [3, 3]
+def test_code_of_another_version_is_not_taken(tmp_path: Path) -> None:
+    module_at(tmp_path / "six.py").twice(4)
+    assert module_at(tmp_path / "six.py", SOURCE.replace("2 *", "33 *")).twice(4) == 132
+    assert len(kept_in(tmp_path / "__pycache__")) == 2
+
+
+def test_a_full_disk_stops_no_first_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_what: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    twice = module_at(tmp_path / "seven.py").twice
+    monkeypatch.setattr(IndexDataCacheFile, "_save_data", full)
+    with pytest.raises(OSError, match="No space"):
+        module_at(tmp_path / "eight.py").twice(4)
+    call_first(twice, 4)
+    assert twice(4) == 8
+    assert not kept_in(tmp_path / "__pycache__")
+
+
+@pytest.mark.parametrize("left", [0, 20])
+@pytest.mark.parametrize("kind", ["nbc", "nbi"])
+def test_half_a_file_is_thrown_away(kind: str, left: int, tmp_path: Path) -> None:
+    path = tmp_path / "nine.py"
+    module_at(path).twice(4)
+    (kept,) = (tmp_path / "__pycache__").glob(f"numba-*/*/*.{kind}")
+    kept.write_bytes(kept.read_bytes()[:left])
+    with pytest.raises((EOFError, UnpicklingError)):
+        module_at(path).twice(4)
+    twice = module_at(path).twice
+    call_first(twice, 4)
+    assert twice(4) == 8
+    assert module_at(path).twice(4) == 8

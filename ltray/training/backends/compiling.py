@@ -1,10 +1,12 @@
 """Functions that Numba compiles for the CPU they run on."""
 
-import os
+import shutil
 from collections.abc import Callable
 from hashlib import sha256
 from inspect import getfile
 from pathlib import Path
+from pickle import UnpicklingError
+from tempfile import TemporaryFile
 from typing import Any, TypeVar, cast
 
 import numba
@@ -39,6 +41,9 @@ def call_first(function: Callable[..., Any], *arguments: Any) -> None:
         function(*arguments)
     except OSError:  # a full disk keeps nothing, but what was compiled can be called now
         function(*arguments)
+    except (EOFError, UnpicklingError):  # a machine went down while it was kept
+        shutil.rmtree(function.stats.cache_path, ignore_errors=True)  # type: ignore[attr-defined]
+        function(*arguments)
 
 
 def _cache_folder(source: Path) -> Path | None:
@@ -55,8 +60,8 @@ def _cache_folder(source: Path) -> Path | None:
         try:
             folder = parent.expanduser() / name
             folder.mkdir(parents=True, exist_ok=True)
+            TemporaryFile(dir=folder).close()  # as Numba tries it, which then looks elsewhere
         except (OSError, RuntimeError):  # RuntimeError: a user of a container who has no home
             continue
-        if os.access(folder, os.W_OK):
-            return folder
+        return folder
     return None
