@@ -5,7 +5,7 @@ entries of its parameters one after the other, each in row-major order. Between 
 come first, [T, F, B]: a row of weights is then a sum of few contiguous rows.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -40,13 +40,7 @@ class SparseTickets:
         self._networks = networks
         first = networks[0]
         self._pieces = _pieces(first)
-        of_name = {piece.name: piece for piece in self._pieces}
-        linear = [(n, one) for n, one in first.model.named_modules() if isinstance(one, nn.Linear)]
-        places = np.zeros(self._pieces[-1].span.stop, np.int32)
-        self._layers = [
-            _layer(layer, of_name[f"{name}.weight"], of_name.get(f"{name}.bias"), places)
-            for name, layer in linear
-        ]
+        self._layers = _layers(first.model, {piece.name: piece for piece in self._pieces})
         every = torch.stack([self._vector(network.parameters) for network in networks])
         gradients = torch.zeros_like(every)
         self._values: Floats = every.numpy()
@@ -72,8 +66,8 @@ class SparseTickets:
             multiply_at_entries(*layer.by_rows, gradient, features, self._gradients)
             if layer.biases is not None:
                 gradient.sum(axis=2, out=self._gradients[:, layer.biases])
-            if self._seen:
-                gradient = self._transposed(layer, gradient, features)
+            if layer.transpose is not None:
+                gradient = self._transposed(layer.transpose, gradient, features)
 
     def _multiplied(self, layer: "_Layer", relu: bool) -> Floats:
         """Of what the layer before made."""
@@ -84,11 +78,11 @@ class SparseTickets:
         multiply(*layer.by_rows, self._values, starts, features, relu, made[:0], made)
         return made
 
-    def _transposed(self, layer: "_Layer", gradient: Floats, features: Floats) -> Floats:
+    def _transposed(self, transpose: "_Transpose", gradient: Floats, features: Floats) -> Floats:
         """The gradient of a layer's features, which a ReLU has made."""
         made, starts = self._room(*features.shape[1:])
-        values = np.take(self._values, layer.order, axis=1)
-        multiply(*layer.by_columns, values, starts, gradient, False, features, made)
+        values = np.take(self._values, transpose.order, axis=1)
+        multiply(*transpose.by_rows, values, starts, gradient, False, features, made)
         return made
 
     def _room(self, rows: int, images: int) -> tuple[Floats, Floats]:
@@ -175,20 +169,31 @@ class _Rows(NamedTuple):
 
 
 @dataclass(frozen=True)
+class _Transpose:
+    """A layer's weights as [F, O].
+
+    Attributes:
+        by_rows: entries of what `order` picks from the vectors.
+    """
+
+    by_rows: _Rows
+    order: Numbers
+
+
+@dataclass(frozen=True)
 class _Layer:
     """A Linear layer's place in the vectors.
 
     Attributes:
         size: outputs.
         by_rows: its weights [O, F] as entries of the vectors.
-        by_columns: their transpose, as entries of what `order` picks from the vectors.
+        transpose: none for the first layer, since nobody asks for the images' gradient.
     """
 
     size: int
     biases: slice | None
     by_rows: _Rows
-    by_columns: _Rows
-    order: Numbers
+    transpose: _Transpose | None
 
 
 def _pieces(network: Network) -> list[_Piece]:
@@ -202,18 +207,29 @@ def _pieces(network: Network) -> list[_Piece]:
     return made
 
 
-def _layer(layer: nn.Linear, weights: _Piece, biases: _Piece | None, places: Indices) -> _Layer:
-    """Its columns are written to its span of all layers' places."""
-    outputs, features = np.divmod(weights.kept.numpy(), layer.in_features)
-    places[weights.span] = features
+def _layers(model: nn.Module, pieces: Mapping[str, _Piece]) -> list[_Layer]:
+    """In the order in which features pass through them."""
+    places = np.zeros(max(piece.span.stop for piece in pieces.values()), np.int32)
+    layers: list[_Layer] = []
+    for name, linear in model.named_modules():
+        if isinstance(linear, nn.Linear):
+            weights, biases = pieces[f"{name}.weight"], pieces.get(f"{name}.bias")
+            outputs, features = np.divmod(weights.kept.numpy(), linear.in_features)
+            places[weights.span] = features
+            by_rows = _Rows(weights.span.start + _ends(outputs, linear.out_features), places)
+            transpose = _transpose(outputs, features, linear, weights) if layers else None
+            span = biases.span if biases else None
+            layers.append(_Layer(linear.out_features, span, by_rows, transpose))
+    return layers
+
+
+def _transpose(
+    outputs: Numbers, features: Numbers, linear: nn.Linear, weights: _Piece
+) -> _Transpose:
+    """Of the output and the feature of each entry."""
     order = np.argsort(features, kind="stable")
-    return _Layer(
-        size=layer.out_features,
-        biases=biases.span if biases else None,
-        by_rows=_Rows(weights.span.start + _ends(outputs, layer.out_features), places),
-        by_columns=_Rows(_ends(features, layer.in_features), outputs[order].astype(np.int32)),
-        order=weights.span.start + order,
-    )
+    columns = _Rows(_ends(features, linear.in_features), outputs[order].astype(np.int32))
+    return _Transpose(columns, weights.span.start + order)
 
 
 def _ends(row_of_each: Numbers, count: int) -> Indices:
