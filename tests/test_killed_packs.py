@@ -6,7 +6,9 @@ Thirty kills, without Ray: `pytest -m slow tests/test_killed_packs.py`.
 import math
 import multiprocessing
 import random
+import signal
 import time
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
 from unittest.mock import patch
@@ -26,6 +28,7 @@ from ltray.training.place import this_place
 pytestmark = pytest.mark.slow
 
 KILLS = 10  # of each backend
+LAST_KILL = 0.9  # of all steps, at most
 BETWEEN_STATES = 0.02  # seconds: many states are written within an epoch, and kills meet them
 
 
@@ -37,44 +40,48 @@ def test_a_pack_killed_ten_times_ends_with_the_same_bits(make_run: MakeRun, back
         trajectory = train_dense(one, 0, this_place(), lambda _row: None)
         make_masks(one.experiment, one.folder.replicate(0), trajectory)
     (pack,) = ready(run.experiment, set())
-    _, seconds = life(undisturbed, pack, math.inf)
+    steps = life(undisturbed, pack)
     lots = random.Random(backend)
-    for number in range(KILLS):
-        ended, _ = life(run, pack, lots.uniform(0.0, seconds / KILLS))
-        assert not ended, f"it ended before kill {number + 1}"
-    ended, _ = life(run, pack, math.inf)
-    assert ended
+    for kill in sorted(lots.uniform(0, LAST_KILL * steps) for _ in range(KILLS)):
+        life(run, pack, kill, lots.uniform(0.0, BETWEEN_STATES))
+    life(run, pack)
     for ticket in pack.tickets:
         of, other = (one.folder.replicate(0).ticket(ticket.name) for one in (run, undisturbed))
         assert sha256_of(of.weights) == sha256_of(other.weights)
         assert read_json(of.attempts)["attempts"] == 1 + KILLS
 
 
-def life(run: Run, pack: Pack, longest: float) -> tuple[bool, float]:
-    """A process that goes on with a pack until it is killed: whether it ended, after how long."""
+def life(run: Run, pack: Pack, kill: float = math.inf, later: float = 0.0) -> int:
+    """A process that goes on with a pack.
+
+    Args:
+        kill: it is killed so many seconds `later` than it has written a state of this step.
+
+    Returns:
+        The step of the last state that was heard of.
+    """
     context = multiprocessing.get_context("spawn")
     here, there = context.Pipe()
     process = context.Process(target=train, args=(run, pack, there))
     process.start()
     there.close()
-    here.recv()  # it trains, and has written a first state
-    started = time.monotonic()
-    process.join(None if longest == math.inf else longest)
-    seconds = time.monotonic() - started
-    ended = process.exitcode == 0
-    process.kill()
+    step = -1
+    with suppress(EOFError):  # it has ended
+        while step < kill:
+            step = here.recv()
+        time.sleep(later)
+        process.kill()
     process.join()
-    return ended, seconds
+    assert process.exitcode == (0 if kill == math.inf else -signal.SIGKILL)
+    return step
 
 
 def train(run: Run, pack: Pack, to_parent: Connection) -> None:
     """What the process does."""
-    unsaid = ["training"]
 
     def save_and_say_so(path: Path, state: Snapshot) -> None:
         save_snapshot(path, state)
-        if unsaid:
-            to_parent.send(unsaid.pop())
+        to_parent.send(state.step)
 
     with (
         patch.object(retrain, "save_snapshot", save_and_say_so),
