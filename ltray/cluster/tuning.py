@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -41,43 +42,71 @@ def run_trials(  # noqa: PLR0913 (each is a thing of its own, and has its name i
     Returns:
         value -> error of the trials that failed for good.
     """
-    os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
-    reporting = _Reporting(on_report)
-    tuner = tune.Tuner(
-        tune.with_resources(trainable, dict(resources)),
-        param_space={
-            key: tune.grid_search(list(values)),
-            "cpus": resources["cpu"],
-            "gpus": resources["gpu"],
-        },
-        tune_config=tune.TuneConfig(
-            reuse_actors=True,
-            max_concurrent_trials=at_once,
-            trial_name_creator=lambda trial: str(trial.config[key]),
-            trial_dirname_creator=lambda trial: str(trial.config[key]),
-        ),
-        run_config=tune.RunConfig(
-            name=f"{key}s",
-            storage_path=str(storage),
-            failure_config=tune.FailureConfig(max_failures=max(0, max_failures - 1)),
-            callbacks=[reporting, JsonLoggerCallback(), TBXLoggerCallback()],
-            verbose=0,
-        ),
+    reporting = _Reporting(on_report, key)
+    errors: dict[Any, str] = {}
+    left = list(values)
+    # Tune gives up a trial whose worker dies while it is handed over from the trial before, however
+    # often it may fail: such trials are run once more.
+    for number in range(max(1, max_failures)):
+        tuner = tune.Tuner(
+            tune.with_resources(trainable, dict(resources)),
+            param_space={
+                key: tune.grid_search(left),
+                "cpus": resources["cpu"],
+                "gpus": resources["gpu"],
+            },
+            tune_config=_tune_config(key, at_once),
+            run_config=tune.RunConfig(
+                name=f"{key}s-again-{number}" if number else f"{key}s",
+                storage_path=str(storage),
+                failure_config=tune.FailureConfig(max_failures=max(0, max_failures - 1)),
+                callbacks=[reporting, JsonLoggerCallback(), TBXLoggerCallback()],
+                verbose=0,
+            ),
+        )
+        named = _errors(tuner, reporting)
+        found = {value: named[str(value)] for value in left if str(value) in named}
+        errors = {value: error for value, error in errors.items() if value not in left} | found
+        left = [value for value in found if reporting.failures[value] < max_failures]
+        if not left:
+            break
+    return errors
+
+
+def _tune_config(key: str, at_once: int | None) -> tune.TuneConfig:
+    return tune.TuneConfig(
+        reuse_actors=True,
+        max_concurrent_trials=at_once,
+        trial_name_creator=lambda trial: str(trial.config[key]),
+        trial_dirname_creator=lambda trial: str(trial.config[key]),
     )
+
+
+def _errors(tuner: tune.Tuner, reporting: "_Reporting") -> dict[str, str]:
+    """Run its trials; name -> error of those that Tune gave up."""
+    os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
     try:
         results = tuner.fit()
     except Exception:
         if reporting.error is not None:  # Tune hides what a callback raises in text of its own
             raise reporting.error from None
         raise
-    failed = [result for result in results if result.config and result.error]
-    return {result.config[key]: _reason(result.error) for result in failed}
+    # By the trial's folder: the config in its last result may be that of the trial before.
+    return {Path(one.path).name: _reason(one.error) for one in results if one.error}
 
 
 class _Reporting(tune.Callback):  # type: ignore[misc]
-    def __init__(self, on_report: OnReport) -> None:
+    """What trials report and how often they failed, value by value."""
+
+    def __init__(self, on_report: OnReport, key: str) -> None:
         self._on_report = on_report
+        self._key = key
+        self.failures: Counter[Any] = Counter()
         self.error: Exception | None = None
+
+    def on_trial_error(self, *, trial: Any, **_rest: Any) -> None:
+        """Called by Tune when it gives a trial up."""
+        self.failures[trial.config[self._key]] += trial.num_failures
 
     def on_trial_result(self, *, result: dict[str, Any], **_rest: Any) -> None:
         """Called by Tune with each report; all of its arguments come by name."""

@@ -1,0 +1,49 @@
+"""Trials through Tune, by a driver of their own."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+PROGRAM = """
+import json
+import os
+import sys
+from pathlib import Path
+
+from ltray.cluster.session import session
+from ltray.cluster.tuning import run_trials
+
+
+def trial(config):
+    from ray import tune
+    from ray.train._internal.session import get_session
+
+    if config["pack"] == "first":  # its worker dies while the next trial is handed to it
+        get_session().finish = lambda **_any: os._exit(1)
+    tune.report({"rows": "[]", "records": json.dumps([config["pack"]])})
+
+
+ended = []
+with session(None):
+    errors = run_trials(
+        trial,
+        "pack",
+        sys.argv[2:],
+        resources={"cpu": 1, "gpu": 0},
+        storage=Path(sys.argv[1]),
+        max_failures=3,
+        on_report=lambda report: ended.extend(report["records"]),
+    )
+print(json.dumps({"ended": ended, "errors": errors}))
+"""
+
+
+def test_a_worker_that_dies_between_two_trials_fails_neither(tmp_path: Path) -> None:
+    names = ["first", "second", "third", "fourth"]
+    command = [sys.executable, "-c", PROGRAM, str(tmp_path), *names]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended
+    told = json.loads(ended.stdout.splitlines()[-1])
+    assert told["errors"] == {}
+    assert sorted(told["ended"]) == sorted(names)
