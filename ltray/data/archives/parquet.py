@@ -243,7 +243,7 @@ def _told(table: pa.Table, path: Path, by_name: str) -> list[_Told]:
     splits = _texts(table, "split") or [by_name] * table.num_rows
     unknown = set(splits) - set(SPLITS)
     if unknown:
-        found = f"column split says {next(iter(unknown))!r}; expected train, val or test"
+        found = f"column split says {min(map(repr, unknown))}; expected train, val or test"
         raise LtrayError(str(path), found, MEND)
     names = _texts(table, "filename") or [None] * table.num_rows
     return list(map(_Told, splits, labels.tolist(), names))
