@@ -1,6 +1,7 @@
 """Running the commands as a person does, and looking at what they left behind."""
 
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -14,17 +15,23 @@ from typing import Any
 import pyarrow.parquet as pq
 import yaml
 
-from ltray.files import sha256_of
+from ltray.files import read_json, sha256_of
+
+HANGS = 1200.0  # seconds: what takes longer has stopped, on the slowest machine too
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a command ended."""
+    """How a command ended.
+
+    Attributes:
+        cpu_seconds: of itself and of the processes that it waited for.
+    """
 
     status: int
     out: str
     err: str
-    seconds: float
+    cpu_seconds: float
 
 
 def start(command: str, *arguments: object, folder: Path) -> subprocess.Popen[str]:
@@ -41,15 +48,21 @@ def start(command: str, *arguments: object, folder: Path) -> subprocess.Popen[st
     )
 
 
-def finish(process: subprocess.Popen[str], timeout: float = 240) -> Outcome:
+def finish(process: subprocess.Popen[str], timeout: float = HANGS) -> Outcome:
     """Wait for a command to end by itself."""
-    started = time.monotonic()
+    before = _cpu_seconds()
     try:
         out, err = process.communicate(timeout=timeout)
     finally:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
-    return Outcome(process.returncode, out, err, time.monotonic() - started)
+    return Outcome(process.returncode, out, err, _cpu_seconds() - before)
+
+
+def _cpu_seconds() -> float:
+    """Of all processes that this one has waited for."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def run(command: str, *arguments: object, folder: Path) -> Outcome:
@@ -111,12 +124,13 @@ def done_tickets(root: Path) -> list[Path]:
 
 def tickets_in_training(root: Path) -> list[Path]:
     """The folder of every ticket below a root that was begun and is not done."""
-    begun = root.glob("*/replicate-*/tickets/*/attempts.json")
+    noted = root.glob("*/replicate-*/tickets/*/attempts.json")
+    begun = [path for path in noted if read_json(path)["attempts"]]
     return [path.parent for path in begun if not path.with_name("ticket.json").exists()]
 
 
 def wait_until(
-    condition: Callable[[], bool], process: subprocess.Popen[str], seconds: float = 300
+    condition: Callable[[], bool], process: subprocess.Popen[str], seconds: float = HANGS
 ) -> None:
     """Wait for a moment of a running command; its early end is a failure of the test."""
     until = time.monotonic() + seconds
@@ -139,18 +153,37 @@ def kill_workers_in_training(root: Path, process: subprocess.Popen[str]) -> None
     halted: list[int] = []
 
     def halt_in_training() -> bool:
-        halted[:] = trial_workers(process.pid)
+        halted[:] = [pid for pid in trial_workers(process.pid) if _signalled(pid, signal.SIGSTOP)]
         for worker in halted:
-            os.kill(worker, signal.SIGSTOP)
+            while not _is_halted(worker):  # what it was writing is written
+                time.sleep(0.001)
         if halted and tickets_in_training(root):
             return True
         for worker in halted:
-            os.kill(worker, signal.SIGCONT)
+            _signalled(worker, signal.SIGCONT)
         return False
 
     wait_until(halt_in_training, process)
     for worker in halted:
-        os.kill(worker, signal.SIGKILL)
+        _signalled(worker, signal.SIGKILL)
+
+
+def _signalled(pid: int, number: signal.Signals) -> bool:
+    """Send a signal; False if the process has ended, as idle workers do."""
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def _is_halted(pid: int) -> bool:
+    """Whether no thread of a process runs, or it has ended."""
+    try:
+        threads = [path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/stat")]
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return all(text.rpartition(")")[2].split()[0] in "TXZ" for text in threads)
 
 
 def group_workers(driver: int) -> list[int]:

@@ -13,7 +13,7 @@ from torch import distributed
 
 from ltray.group import Processes
 
-SECONDS = 120.0
+SECONDS = 600.0  # what takes longer has stopped
 
 Work = Callable[..., Any]
 """A function of a module, so that it can be sent; it gets the group, then the arguments."""
@@ -53,6 +53,7 @@ def crew(size: int, store: Path) -> Iterator[Crew]:
             pipe.close()
         for process in processes:
             process.join(SECONDS)
+            process.kill()
 
 
 def _serve(rank: int, size: int, store: Path, pipe: Connection) -> None:

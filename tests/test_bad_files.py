@@ -43,18 +43,18 @@ def test_a_bad_experiment_ends_in_one_clear_text(case: str, tmp_path: Path) -> N
     assert ended.out == ""
     assert "Traceback" not in ended.err
     assert ended.err.count("to mend: ") == 1
-    assert ended.seconds < 5
+    assert ended.cpu_seconds < 5
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bad.yaml"]
 
 
 @pytest.mark.parametrize("command", ["prepare", "dense", "sweep", "report"])
 def test_help_answers_within_a_second(command: str, tmp_path: Path) -> None:
     ended = min(
-        (run(command, "--help", folder=tmp_path) for _ in range(3)), key=lambda e: e.seconds
+        (run(command, "--help", folder=tmp_path) for _ in range(3)), key=lambda e: e.cpu_seconds
     )
     assert ended.status == 0
     assert "EXPERIMENT.yaml" in ended.out
-    assert ended.seconds < 1
+    assert ended.cpu_seconds < 1
 
 
 def test_a_file_that_is_not_there_names_its_neighbour(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 import pytest
+from commands import HANGS
 
 from ltray.cluster.lease import LAPSES_AFTER_SECONDS, only_driver
 from ltray.errors import LtrayError
@@ -91,7 +92,7 @@ def test_of_many_that_try_at_once_one_becomes_the_driver(tmp_path: Path) -> None
         try:
             with only_driver(run):
                 won.append(number)
-                done.wait(10)
+                done.wait(HANGS)
         except LtrayError:
             refused.append(number)
             if len(refused) == 7:

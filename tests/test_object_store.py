@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from archives import SHARED, png, source
-from commands import finish, start
+from commands import HANGS, finish, start
 from conftest import prepare_without_ray
 
 from ltray.cluster.lease import only_driver
@@ -231,12 +231,12 @@ def test_puts_cut_in_the_middle_leave_no_partial_object(
     )
     boto3 = pytest.importorskip("boto3")
     store = boto3.client("s3", endpoint_url=f"http://{host}:{port}")
-    until = time.monotonic() + 240
+    until = time.monotonic() + HANGS
     while process.poll() is None and time.monotonic() < until:
         listed = store.list_objects_v2(Bucket="bucket", Prefix="cut/data/").get("Contents", [])
         seen |= {(one["Key"], one["ETag"]) for one in listed}
         time.sleep(0.1)
-    ended = finish(process, timeout=5)
+    ended = finish(process)
     proxy.close()
     monkeypatch.undo()
     assert ended.status == 0, ended

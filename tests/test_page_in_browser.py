@@ -6,6 +6,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from commands import HANGS
 from conftest import MakeRun
 
 from ltray.analysis.page import write_report
@@ -55,7 +56,7 @@ def test_the_page_opens_without_console_messages_or_requests(
         ],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=HANGS,
         check=True,
     )
     assert "CONSOLE" not in shown.stderr

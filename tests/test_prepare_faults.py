@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from archives import WNIDS, release, tar
-from commands import Outcome, ray_workers, run, start, wait_until, write_experiment
+from commands import HANGS, Outcome, ray_workers, run, start, wait_until, write_experiment
 from PIL import Image
 
 from ltray.data.archives.ilsvrc2012 import TASKS_1_AND_2
@@ -169,7 +169,7 @@ def prepare_and_kill(seed: int, source: Path, tmp_path: Path) -> None:
         else:
             _, victim = kill_some_worker(process, chance)
         print(f"moment {moment}: {len(parts(tmp_path))} parts, killed {victim}")  # noqa: T201 (for the note)
-    out, err = process.communicate(timeout=240)
+    out, err = process.communicate(timeout=HANGS)
     assert process.returncode == 0, (out, err)
 
 
@@ -258,7 +258,7 @@ def test_an_archive_replaced_in_mid_run_and_between_runs(
     process = start("prepare", experiment(mine, tmp_path), "--root", "root", folder=tmp_path)
     wait_until(has_parts(tmp_path, 2), process)
     os.truncate(mine / TRAIN, 1 << 20)
-    out, err = process.communicate(timeout=240)
+    out, err = process.communicate(timeout=HANGS)
     one_text(Outcome(process.returncode, out, err, 0.0), f"{mine} was changed")
     assert not parts(tmp_path), "nobody can say which parts were made before"
     assert not list((tmp_path / "root").rglob("manifest.json"))
@@ -281,7 +281,7 @@ def test_a_parquet_source_replaced_in_mid_run_and_before_a_run_goes_on(
     process = start("prepare", experiment(mine, tmp_path), "--root", "root", folder=tmp_path)
     wait_until(has_parts(tmp_path, 2), process)
     relabel(mine)
-    out, err = process.communicate(timeout=240)
+    out, err = process.communicate(timeout=HANGS)
     one_text(Outcome(process.returncode, out, err, 0.0), "mine was changed", "give the command")
     assert not parts(tmp_path)
     shutil.copytree(parquet_files, mine, dirs_exist_ok=True)

@@ -356,7 +356,7 @@ def test_a_decompression_bomb_is_rejected_before_it_is_decoded() -> None:
             file = archive.extractfile(archive.getmembers()[0])
             assert file is not None
             content = file.read()
-    begin = time.perf_counter()
+    begin = time.thread_time()
     with pytest.raises(Exception, match="decompression bomb"):
         to_stored(content, Pixels(64, "crop", "jpeg", 3))
-    assert time.perf_counter() - begin < 0.5  # allocating 12.9 GB takes seconds
+    assert time.thread_time() - begin < 0.5  # allocating 12.9 GB takes seconds
