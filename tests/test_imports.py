@@ -12,6 +12,7 @@ LEVELS = {
     "errors": 0,
     "files": 1,
     "group": 1,
+    "host": 1,
     "randomness": 1,
     "tables": 2,
     "layout": 1,
