@@ -43,24 +43,23 @@ def test_a_batch_job_has_what_the_groups_around_it_have(tmp_path: Path) -> None:
     assert (host.memory(), host.cpus()) == (GIB // 2, 4)
 
 
-def test_a_container_of_the_first_version_finds_its_limits_at_the_root(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("memory", "quota", "expected"),
+    [
+        (str(GIB // 4), "50000", (GIB // 4, 1)),
+        ("9223372036854771712", "-1", (MACHINE, 64)),  # how the first version writes no limit
+    ],
+)
+def test_a_container_of_the_first_version_finds_its_limits_at_the_root(
+    memory: str, quota: str, expected: tuple[int, int], tmp_path: Path
+) -> None:
     files = {
-        "memory/memory.limit_in_bytes": f"{GIB // 4}\n",
-        "cpu/cpu.cfs_quota_us": "50000\n",
-        "cpu/cpu.cfs_period_us": "100000\n",
+        "memory/memory.limit_in_bytes": memory,
+        "cpu/cpu.cfs_quota_us": quota,
+        "cpu/cpu.cfs_period_us": "100000",
     }
     limit(tmp_path, "5:memory:/docker/ab12\n3:cpu,cpuacct:/docker/ab12\n1:name=systemd:/\n", files)
-    assert (host.memory(), host.cpus()) == (GIB // 4, 1)
-
-
-def test_the_first_version_writes_no_limit_as_a_number_too(tmp_path: Path) -> None:
-    files = {
-        "memory/memory.limit_in_bytes": "9223372036854771712\n",
-        "cpu/cpu.cfs_quota_us": "-1\n",
-        "cpu/cpu.cfs_period_us": "100000\n",
-    }
-    limit(tmp_path, "5:memory:/\n3:cpu,cpuacct:/\n", files)
-    assert (host.memory(), host.cpus()) == (MACHINE, 64)
+    assert (host.memory(), host.cpus()) == expected
 
 
 def test_a_process_kept_to_some_cpus_counts_these(monkeypatch: pytest.MonkeyPatch) -> None:

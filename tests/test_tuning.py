@@ -15,12 +15,20 @@ from ltray.cluster.session import session
 from ltray.cluster.tuning import run_trials
 
 
+DIED = Path(sys.argv[1]) / "died"
+
+
+def die(**_any):
+    DIED.touch()
+    os._exit(1)
+
+
 def trial(config):
     from ray import tune
     from ray.train._internal.session import get_session
 
     if config["pack"] == "first":  # its worker dies while the next trial is handed to it
-        get_session().finish = lambda **_any: os._exit(1)
+        get_session().finish = die
     tune.report({"rows": "[]", "records": json.dumps([config["pack"]])})
 
 
@@ -44,6 +52,7 @@ def test_a_worker_that_dies_between_two_trials_fails_neither(tmp_path: Path) -> 
     command = [sys.executable, "-c", PROGRAM, str(tmp_path), *names]
     ended = subprocess.run(command, capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended
+    assert (tmp_path / "died").is_file()
     told = json.loads(ended.stdout.splitlines()[-1])
     assert told["errors"] == {}
     assert sorted(told["ended"]) == sorted(names)
