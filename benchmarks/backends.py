@@ -1,4 +1,4 @@
-"""Milliseconds per step and ticket of each backend over sparsity, step by step in turn.
+"""Milliseconds per step and ticket of each uncompiled backend over sparsity, step by step in turn.
 
     python benchmarks/backends.py [lenet_300_100 ...] [--precision bfloat16] [--tickets 5]
 
@@ -17,7 +17,7 @@ from measuring import conditions, print_table, write_json
 from networks import Case, batch, ticket
 from steps import finish
 
-from ltray.training.backends.choice import BACKENDS, open_backend, why_not
+from ltray.training.backends.choice import UNCOMPILED, open_backend, why_not
 from ltray.training.place import this_place
 
 CASES = {
@@ -62,7 +62,7 @@ def row_of(case: Case, options: argparse.Namespace) -> dict[str, object]:
     device = torch.device(options.device)
     images, labels = batch(case, device)
     backends = {}
-    for name in BACKENDS:
+    for name in UNCOMPILED:
         pack = [ticket(case, device, seed=number) for number in range(options.tickets)]
         if why_not(name, pack[0].model) is None:
             backends[name] = open_backend(name, tuple(pack))

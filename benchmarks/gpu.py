@@ -6,10 +6,11 @@ Needs no Ray and no installation: it runs from a checkout. What needs a package 
 left out by name; when the time is nearly up, the rest is, and what was measured is shown.
 
 - images per second of ResNet-50 and MobileNetV2 at 224 pixels in bfloat16, alone and in a pack of
-  5 by the loop (each ticket's images counted), from one batch on the device and from shards;
+  5 (each ticket's images counted), by the loop and its compiled form, from one batch on the device
+  and from shards, and how long compiling takes;
 - how busy the GPU is meanwhile, by NVML;
-- ResNet-20 at batch 128, fused against loop for 5 and 20 tickets, and seconds per ticket for an
-  epoch of 50,000 images;
+- ResNet-20 at batch 128, fused against loop for 5 and 20 tickets, also compiled, and seconds per
+  ticket for an epoch of 50,000 images;
 - the share of a step that masking takes;
 - whether training that was stopped and resumed has the bits of training that was not.
 
@@ -64,7 +65,7 @@ def measured(
     options: argparse.Namespace, missing: list[str], folder: Path, end: float
 ) -> list[Row]:
     """The rows of every measurement that began before `end`, in seconds of the monotonic clock."""
-    from gpu_training import FULL, QUICK, synthetic
+    from gpu_training import FULL, QUICK, of_large, of_small_and_shares
 
     from ltray.training.place import this_place
 
@@ -73,14 +74,14 @@ def measured(
     if place.device.type != options.device:
         sys.exit("torch finds no GPU; --device cpu --quick shows that everything runs")
     sizes = QUICK if options.quick else FULL
-    measurements = synthetic(sizes, place.device)
+    measurements = [of_large(sizes, place.device), of_small_and_shares(sizes, place.device)]
     if any(name in missing for name in NEEDED_FOR_SHARDS):
         print(f"left out, since packages are missing: all rows from shards ({NEEDED_FOR_SHARDS})")
     else:
         from gpu_shards import from_shards
 
-        measurements = chain(measurements, from_shards(sizes, place, folder))
-    return list(rows_until(end, measurements))
+        measurements.insert(1, from_shards(sizes, place, folder))
+    return list(rows_until(end, chain(*measurements)))
 
 
 def rows_until(end: float, measurements: Iterator[Measurement]) -> Iterator[Row]:

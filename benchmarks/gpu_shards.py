@@ -3,9 +3,10 @@
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import cache, partial
+from itertools import islice
 from pathlib import Path
 
-from gpu_training import GOALS, NOTES, Row, Sizes, opened, row
+from gpu_training import COMPILED_LOOP, GOALS, NOTES, Row, Sizes, opened, row
 from networks import Case
 from shards import endless, large_images, opened_set, small_images
 from steps import seconds_of_steps
@@ -15,10 +16,11 @@ from ltray.data.images import open_images
 from ltray.data.manifest import read_manifest
 from ltray.data.selection import select
 from ltray.run import Run
+from ltray.training.backends.choice import COMPILED
 from ltray.training.gpu_use import GpuUse
 from ltray.training.place import Place
 
-BACKENDS = ("loop", "fused")
+WARM_UP = 10
 
 
 def from_shards(sizes: Sizes, place: Place, folder: Path) -> Iterator[partial[list[Row]]]:
@@ -40,7 +42,8 @@ def from_shards(sizes: Sizes, place: Place, folder: Path) -> Iterator[partial[li
     for case in sizes.large:
         for count in (1, sizes.large_pack):
             yield partial(large_pack, case, count, large, sizes, place)
-    for backend, count in (("loop", 1), *((name, sizes.small_packs[-1]) for name in BACKENDS)):
+    many = sizes.small_packs[-1]
+    for backend, count in (("loop", 1), ("loop", many), ("fused", many), (COMPILED["fused"], many)):
         yield partial(small_epoch, backend, count, small, sizes, place)
 
 
@@ -48,12 +51,15 @@ def large_pack(
     case: Case, count: int, images: Callable[[], DataSet], sizes: Sizes, place: Place
 ) -> list[Row]:
     """Images per second, each ticket's counted, and how busy the GPU was meanwhile."""
-    pack = opened("loop", case, count, place.device)
-    batches = Batches(images(), case.batch_size, data_seed=0)
+    pack = opened(COMPILED_LOOP, case, count, place.device)
+    batches = endless(Batches(images(), case.batch_size, data_seed=0))
+    for batch in islice(batches, WARM_UP):  # the first ones wait for the readers to get ahead
+        pack.train_step(*batch)
     with GpuUse(place.gpu_uuids) as use:
-        seconds = seconds_of_steps(pack.train_step, endless(batches), sizes.seconds, place.device)
+        seconds = seconds_of_steps(pack.train_step, batches, sizes.seconds, place.device)
         columns = use.columns()
-    name = f"{case.arch}, {case.side} px, {case.precision}, pack of {count}, from shards"
+    of = f"{case.arch}, {case.side} px, {case.precision}, {COMPILED_LOOP} of {count}"
+    name = f"{of}, from shards"
     speed = count * case.batch_size / seconds
     busy = columns["gpu_utilisation"]
     return [

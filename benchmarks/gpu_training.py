@@ -1,6 +1,7 @@
 """Rows of benchmarks/gpu.py that need no images but random ones on the device."""
 
 import tempfile
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
@@ -11,14 +12,15 @@ import torch
 from masking import shares
 from measuring import summary
 from networks import Case, batch, ticket
-from steps import ROUNDS, step_seconds
+from steps import ROUNDS, finish, step_seconds
 
 from ltray.lottery.snapshot import load_snapshot, save_snapshot
 from ltray.training.backends.backend import Backend
-from ltray.training.backends.choice import open_backend
+from ltray.training.backends.choice import COMPILED, open_backend
 from ltray.training.network import Network
 
 Row = dict[str, Any]
+COMPILED_LOOP = COMPILED["loop"]
 GOALS = {"resnet50": 5500, "mobilenet_v2": 8000}
 NOTES = {
     "resnet50": "resnet50: 10,200 would be an H200's floor by unfused memory traffic, "
@@ -35,7 +37,7 @@ class Sizes:
     Attributes:
         large: MobileNetV2 and ResNet-50 in bfloat16, with images of `stored` pixels a side in
             shards and `large_images` of them.
-        small: the network for fused packs.
+        small: the network for fused packs, in both precisions.
         large_pack, small_packs: tickets in a pack.
         resumed: steps in all, and after which of them the state is saved.
         seconds: of measuring each figure.
@@ -58,13 +60,13 @@ FULL = Sizes(
         Case("mobilenet_v2", 3, 224, 256, precision="bfloat16"),
     ),
     stored=227,
-    large_images=20_000,
+    large_images=45_000,
     large_pack=5,
-    small=Case("resnet20", 3, 32, 128),
+    small=Case("resnet20", 3, 32, 128, precision="bfloat16"),
     small_images=50_000,
     small_packs=(5, 20),
     resumed=(30, 15),
-    seconds=8.0,
+    seconds=4.0,
 )
 QUICK = Sizes(
     large=(
@@ -74,7 +76,7 @@ QUICK = Sizes(
     stored=36,
     large_images=100,
     large_pack=2,
-    small=Case("resnet20", 3, 16, 8),
+    small=Case("resnet20", 3, 16, 8, precision="bfloat16"),
     small_images=200,
     small_packs=(2, 3),
     resumed=(4, 2),
@@ -87,73 +89,103 @@ def row(name: str, ours: float, unit: str, anchor: float | str, **more: Any) -> 
     return {"row": name, "ours": ours, "unit": unit, "anchor": anchor, **more}
 
 
-def synthetic(sizes: Sizes, device: torch.device) -> Iterator[partial[list[Row]]]:
-    """What is measured without shards, the most telling first."""
+def of_large(sizes: Sizes, device: torch.device) -> Iterator[partial[list[Row]]]:
+    """Large networks on one batch that stays on the device."""
     for case in sizes.large:
-        for count in (1, sizes.large_pack):
-            yield partial(large_pack, case, count, sizes.seconds, device)
-    for precision in ("float32", "bfloat16"):
+        for backend, count in (("loop", 1), (COMPILED_LOOP, 1), (COMPILED_LOOP, sizes.large_pack)):
+            yield partial(large_pack, case, backend, count, sizes.seconds, device)
+
+
+def of_small_and_shares(sizes: Sizes, device: torch.device) -> Iterator[partial[list[Row]]]:
+    """Packs of a small network; the share of masks and what a resumed training differs in."""
+    few, many = sizes.small_packs
+    compiled = {"bfloat16": tuple(COMPILED.values()), "float32": (COMPILED["fused"],)}
+    for precision in ("bfloat16", "float32"):
         small = replace(sizes.small, precision=precision)
-        for count in sizes.small_packs:
-            yield partial(fused_against_loop, small, count, sizes.seconds, device)
+        yield partial(fused_against_loop, small, few, ("fused",), sizes.seconds, device)
+        others = ("fused", *compiled[precision])
+        yield partial(fused_against_loop, small, many, others, sizes.seconds, device)
     rounds, steps = (ROUNDS, 40) if sizes is FULL else (2, 2)
-    for case in (sizes.small, sizes.large[-1]):
-        yield partial(masking, case, rounds, steps, device)
-    for case in (sizes.small, *sizes.large):
-        yield partial(resuming, case, sizes.resumed, device)
+    for case, backend in ((sizes.small, "loop"), *((case, COMPILED_LOOP) for case in sizes.large)):
+        yield partial(masking, case, backend, rounds, steps, device)
+    for backend in ("loop", COMPILED_LOOP):
+        for case in (sizes.small, *sizes.large):
+            yield partial(resuming, case, backend, sizes.resumed, device)
 
 
-def large_pack(case: Case, count: int, seconds: float, device: torch.device) -> list[Row]:
+def large_pack(
+    case: Case, backend: str, count: int, seconds: float, device: torch.device
+) -> list[Row]:
     """Images per second, each ticket's counted, with one batch that is on the device already."""
-    pack = opened("loop", case, count, device)
+    started = time.perf_counter()
+    pack = opened(backend, case, count, device)
+    finish(device)
+    first_steps = time.perf_counter() - started
     step = partial(pack.train_step, *batch(case, device))
     found = summary(step_seconds([step], seconds, device)[0])
     speed = count * case.batch_size / found["median"]
-    name = f"{case.arch}, {case.side} px, {case.precision}, pack of {count}, images on the device"
-    return [row(name, speed, "images/s", GOALS[case.arch], step=found, note=NOTES[case.arch])]
+    of = f"{case.arch}, {case.side} px, {case.precision}, {backend}"
+    name = f"{of} of {count}, images on the device"
+    rows = [row(name, speed, "images/s", GOALS[case.arch], step=found, note=NOTES[case.arch])]
+    if backend == COMPILED_LOOP and count == 1:
+        rows.append(row(f"{of}: compiling and 3 steps", first_steps, "s", "none"))
+    return rows
 
 
-def fused_against_loop(case: Case, count: int, seconds: float, device: torch.device) -> list[Row]:
-    """Milliseconds per step and ticket of both, in turn, and how many times as fast fused is."""
+def fused_against_loop(
+    case: Case, count: int, others: tuple[str, ...], seconds: float, device: torch.device
+) -> list[Row]:
+    """Milliseconds per step and ticket, in turn, and how many times as fast as the loop."""
     images, labels = batch(case, device)
-    packs = [opened(backend, case, count, device) for backend in ("loop", "fused")]
+    names = ("loop", *others)
+    packs = [opened(backend, case, count, device) for backend in names]
     steps = [partial(pack.train_step, images, labels) for pack in packs]
-    loop, fused = (summary(taken) for taken in step_seconds(steps, seconds, device))
-    each = [1000 * found["median"] / count for found in (loop, fused)]
-    name = f"{case.arch}, batch {case.batch_size}, {case.precision}, K = {count}"
+    found = [summary(taken) for taken in step_seconds(steps, seconds, device)]
+    each = [1000 * taken["median"] / count for taken in found]
+    of = f"{case.arch}, batch {case.batch_size}, {case.precision}, K = {count}"
+    rows = [row(f"{of}: loop", each[0], "ms/step/ticket", "none", step=found[0])]
     goal: float | str = 4.0 if count == max(FULL.small_packs) else "1, the loop"
+    for backend, ours, taken in zip(others, each[1:], found[1:], strict=True):
+        rows.append(row(f"{of}: {backend}", ours, "ms/step/ticket", each[0], step=taken))
+        rows.append(row(f"{of}: {backend} against loop", each[0] / ours, "times", goal))
+    return rows
+
+
+def masking(case: Case, backend: str, rounds: int, steps: int, device: torch.device) -> list[Row]:
+    """Percent of a step: steps with masks against steps without, and the masking call alone."""
+    found = shares(case, device, rounds, steps, backend)
+    name = f"{case.arch}, batch {case.batch_size}, {case.precision}, {backend}: masking"
+    note = "masking: the write-up that ltray grows from spent 93 % of a MobileNetV2's step on it"
+    call = found["call"]
+    assert call is not None, "both forms of loop call it"
     return [
-        row(f"{name}: loop", each[0], "ms/step/ticket", "none", step=loop),
-        row(f"{name}: fused", each[1], "ms/step/ticket", each[0], step=fused),
-        row(f"{name}: fused against loop", each[0] / each[1], "times", goal),
+        row(name, found["median"], "% of a step", 93, note=note, share=found),
+        row(f"{name}, the call alone", call, "% of a step", 93, note=note),
     ]
 
 
-def masking(case: Case, rounds: int, steps: int, device: torch.device) -> list[Row]:
-    """Percent of a step."""
-    found = shares(case, device, rounds, steps)
-    name = f"{case.arch}, batch {case.batch_size}, {case.precision}: masking"
-    note = "masking: the write-up that ltray grows from spent 93 % of a MobileNetV2's step on it"
-    return [row(name, found["median"], "% of a step", 93, note=note, share=found)]
-
-
-def resuming(case: Case, steps: tuple[int, int], device: torch.device) -> list[Row]:
+def resuming(case: Case, backend: str, steps: tuple[int, int], device: torch.device) -> list[Row]:
     """How many tensors differ in any bit from those of never having stopped."""
-    images, labels = batch(case, device)
     total, saved_at = steps
     whole, begun = ticket(case, device), ticket(case, device)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "state.safetensors"
-        for network, count in ((whole, total), (begun, saved_at)):
-            for _ in range(count):
-                network.train_step(images, labels)
+        train(backend, whole, case, total)
+        train(backend, begun, case, saved_at)
         save_snapshot(path, begun.snapshot())
         resumed = ticket(case, device, state=load_snapshot(path))
-    for _ in range(total - saved_at):
-        resumed.train_step(images, labels)
+    train(backend, resumed, case, total - saved_at)
     spread = differences(whole, resumed)
-    name = f"{case.arch}, {case.precision}: {total} steps, resumed at {saved_at}"
+    name = f"{case.arch}, {case.precision}, {backend}: {total} steps, resumed at {saved_at}"
     return [row(name, float(len(spread)), "tensors differ", 0, largest_differences=spread)]
+
+
+def train(backend: str, network: Network, case: Case, steps: int) -> None:
+    """Let one network take steps on one batch."""
+    alone = open_backend(backend, (network,))
+    images, labels = batch(case, network.device)
+    for _ in range(steps):
+        alone.train_step(images, labels)
 
 
 def differences(one: Network, other: Network) -> dict[str, float]:

@@ -24,7 +24,7 @@ from measuring import conditions, print_table, summary, write_json
 from networks import Case, batch, ticket
 from steps import timed
 
-from ltray.training.backends.choice import open_backend
+from ltray.training.backends.choice import COMPILED, open_backend
 from ltray.training.backends.trial import choose
 from ltray.training.network import Network
 from ltray.training.place import memory_for_pack, this_place
@@ -70,7 +70,8 @@ def shares(
 ) -> dict[str, float | int | None]:
     """Percent of a step that masking takes, in rounds and as a call alone; a step's ms."""
     networks = [ticket(case, device, masked) for masked in (True, False)]
-    pairs = zip((backend, "loop"), networks, strict=True)
+    by_loop = backend in {"loop", COMPILED["loop"]}
+    pairs = zip((backend, backend if by_loop else "loop"), networks, strict=True)
     packs = [open_backend(name, (network,)) for name, network in pairs]
     turns = [partial(pack.train_step, *batch(case, device)) for pack in packs]
     in_turn(turns, 5, device)
@@ -88,7 +89,7 @@ def shares(
         )
     step = summary(milliseconds)["median"]
     call = None
-    if backend == "loop":
+    if by_loop:
         call = 100 * call_ms(networks[0], turns[0], steps, device) / step
     return {**summary(found), "call": call, "step_ms": step}
 

@@ -151,8 +151,8 @@ class Report(Section):
 class Sweep(Section):
     """How the machines are used; changes no result."""
 
-    backend: Literal["auto", "loop", "fused", "csr"] = Field(
-        "auto", description="auto, loop, fused or csr"
+    backend: Literal["auto", "loop", "fused", "csr", "compiled_loop", "compiled_fused"] = Field(
+        "auto", description="auto, loop, fused, csr, compiled_loop or compiled_fused"
     )
     tickets_per_trial: Literal["auto"] | Count = Field(
         "auto", description="auto, or a whole number above 0"

@@ -1,5 +1,6 @@
 """Every backend against `loop`, ticket by ticket, without files and without Ray."""
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,8 +22,10 @@ from torch import nn
 
 from ltray.errors import LtrayError
 from ltray.models.networks import build
-from ltray.training.backends.choice import BACKENDS, check_covers, open_backend, why_not
+from ltray.training.backends.choice import UNCOMPILED, check_covers, open_backend, why_not
 from ltray.training.recipe import Recipe
+
+COMPILES = pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs g++")
 
 
 @pytest.fixture(autouse=True)
@@ -100,7 +103,7 @@ def states_after(  # noqa: PLR0917 (what tests vary)
 
 def test_masked_weights_and_their_state_stay_exactly_zero_over_200_steps() -> None:
     for keys in OPTIMIZERS.values():
-        for backend in BACKENDS:
+        for backend in UNCOMPILED:
             pack = pack_of("lenet_300_100", 3, recipe_of(**keys), torch.float32)
             train(backend, pack, "lenet_300_100", 200)
             for network in pack:
@@ -163,7 +166,15 @@ def test_a_network_whose_loss_is_not_finite_disturbs_no_other() -> None:
         assert all(torch.equal(found[key], value) for key, value in expected.items())
 
 
-@pytest.mark.parametrize(("backend", "arch"), [("fused", "resnet20"), ("csr", "lenet_300_100")])
+@pytest.mark.parametrize(
+    ("backend", "arch"),
+    [
+        ("fused", "resnet20"),
+        ("csr", "lenet_300_100"),
+        pytest.param("compiled_loop", "conv2", marks=COMPILES),
+        pytest.param("compiled_fused", "resnet20", marks=(COMPILES, pytest.mark.slow)),
+    ],
+)
 def test_evaluated_between_steps_all_gives_what_the_loop_gives(backend: str, arch: str) -> None:
     recipe = recipe_of(**OPTIMIZERS["sgd"])
     channels, size = NETWORKS[arch]

@@ -1,7 +1,14 @@
 """What must hold on every kind of device: a CPU and, where there is one, a GPU."""
 
+import os
+import subprocess
+import sys
+import warnings
 from collections.abc import Iterator
+from functools import partial
+from itertools import product
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,6 +18,7 @@ from packs import (
     NETWORKS,
     OPTIMIZERS,
     assert_zero_outside,
+    batches_for,
     pack_of,
     recipe_of,
     state_of,
@@ -22,9 +30,11 @@ from ltray.data.batches import Batches, open_data_set
 from ltray.data.manifest import read_manifest
 from ltray.lottery.snapshot import load_snapshot, save_snapshot
 from ltray.run import Run
-from ltray.training.backends.choice import BACKENDS, open_backend
+from ltray.training.backends import trial
+from ltray.training.backends.choice import COMPILED, UNCOMPILED, open_backend
+from ltray.training.backends.trial import choose
 from ltray.training.network import Network
-from ltray.training.place import this_place
+from ltray.training.place import memory_for_pack, this_place
 
 ON_A_GPU = (
     pytest.mark.gpu,
@@ -55,7 +65,7 @@ def test_fused_equals_the_loop(device: str, arch: str, optimizer: str) -> None:
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", UNCOMPILED)
 def test_a_ticket_may_join_others_whose_optimizer_has_a_state(
     device: str, backend: str, optimizer: str
 ) -> None:
@@ -116,6 +126,92 @@ def test_going_on_from_a_saved_state_gives_the_bits_of_never_having_stopped(
         assert [key for key in expected if not torch.equal(expected[key], found[key])] == []
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("backend", COMPILED.values())
+def test_compiled_steps_equal_those_of_the_loop(backend: str) -> None:
+    device = this_place(gpus=1).device.type
+    recipe = recipe_of(**OPTIMIZERS["nesterov"])
+    packs = {
+        name: pack_of("resnet20", 3, recipe, torch.float64, device) for name in ("loop", backend)
+    }
+    for name, pack in packs.items():
+        train(name, pack, "resnet20", 20)
+    for one, other in zip(packs["loop"], packs[backend], strict=True):
+        assert_near(other, one)
+        assert_masked(other)
+
+
+BITS = """
+import hashlib, sys, torch
+from packs import OPTIMIZERS, pack_of, recipe_of, state_of, train
+from ltray.training.place import this_place
+device = this_place(gpus=1).device.type
+recipe = recipe_of(**OPTIMIZERS["sgd"], precision="bfloat16")
+pack = pack_of("resnet20", 2, recipe, torch.float32, device)
+train(sys.argv[1], pack, "resnet20", 10)
+whole = hashlib.sha256()
+for network in pack:
+    for name, part in sorted(state_of(network).items()):
+        whole.update(part.cpu().contiguous().numpy().tobytes())
+print(whole.hexdigest())
+"""
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("backend", COMPILED.values())
+def test_what_each_process_compiles_for_itself_gives_the_same_bits(backend: str) -> None:
+    paths = os.pathsep.join(map(str, (Path(__file__).parents[1], Path(__file__).parent)))
+    environment = {
+        **os.environ,
+        "PYTHONPATH": f"{paths}{os.pathsep}{os.environ.get('PYTHONPATH', '')}",
+    }
+    environment["TORCHINDUCTOR_FORCE_DISABLE_CACHES"] = "1"
+    command = [sys.executable, "-c", BITS, backend]
+    running = [
+        subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    one, other = (process.communicate(timeout=300)[0] for process in running)
+    assert [process.returncode for process in running] == [0, 0]
+    assert one == other
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_compiled_steps_are_tried_where_training_takes_long_and_what_fails_is_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    device = this_place(gpus=1).device
+    recipe = recipe_of(**OPTIMIZERS["sgd"])
+    tickets = [
+        partial(
+            lambda number: pack_of("conv2", 2, recipe, torch.float32, device.type)[number], number
+        )
+        for number in range(2)
+    ]
+    images, labels = next(batches_for("conv2", 1, torch.float32))
+    batch, memory = (images.to(device), labels.to(device)), memory_for_pack(device)
+    assert choose("auto", tickets, batch, memory, 100).milliseconds.keys() == {"loop", "fused"}
+    long = choose("auto", tickets, batch, memory, 10**9)
+    assert len(long.milliseconds.keys() - {"loop", "fused"}) == 1
+    assert long.milliseconds.keys() <= {"loop", "fused", *COMPILED.values()}
+    assert long.left_out is None
+
+    def without_a_compiler(name: str, seats: Any) -> Any:
+        if name in COMPILED.values():
+            raise RuntimeError("no C compiler\nsecond line")
+        return open_backend(name, seats)
+
+    monkeypatch.setattr(trial, "open_backend", without_a_compiler)
+    choice = choose("auto", tickets, batch, memory, 10**9)
+    assert choice.backend in {"loop", "fused"}
+    told = choice.told()
+    assert told is not None
+    assert told.endswith("left out: RuntimeError: no C compiler")
+
+
 @pytest.mark.parametrize("augment", ["none", "random_crop", "random_resized_crop"])
 @pytest.mark.parametrize("budget", [0, 2**40], ids=["streamed", "resident"])
 def test_batches_are_those_of_a_cpu_bit_for_bit(
@@ -135,8 +231,13 @@ def test_batches_are_those_of_a_cpu_bit_for_bit(
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
-@pytest.mark.parametrize("backend", ["loop", "fused"])
-@pytest.mark.parametrize("arch", ["lenet_300_100", "resnet20", "alexnet"])  # the last drops out
+@pytest.mark.parametrize(
+    ("arch", "backend"),
+    [
+        *product(("lenet_300_100", "resnet20", "alexnet"), ("loop", "fused")),  # the last drops out
+        *(("conv2", backend) for backend in COMPILED.values()),
+    ],
+)
 @pytest.mark.filterwarnings("ignore:.*does not have a deterministic implementation")
 def test_training_steps_wait_for_nothing_that_the_gpu_has_to_do(
     arch: str, backend: str, optimizer: str
@@ -171,7 +272,9 @@ class no_waiting:  # noqa: N801 (reads as what it is)
     """Whatever waits for the GPU in here is an error."""
 
     def __enter__(self) -> None:
-        torch.cuda.set_sync_debug_mode("error")
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Synchronization debug mode is a prototype")
+            torch.cuda.set_sync_debug_mode("error")
 
     def __exit__(self, *_error: object) -> None:
         torch.cuda.set_sync_debug_mode("default")

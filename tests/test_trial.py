@@ -19,6 +19,7 @@ from ltray.models.networks import build
 from ltray.run import Run
 from ltray.training import fit as fit_module
 from ltray.training import retrain
+from ltray.training.backends import trial
 from ltray.training.backends.choice import open_backend
 from ltray.training.backends.trial import Choice, choose
 from ltray.training.dense import train_dense
@@ -59,7 +60,7 @@ def test_auto_measures_all_that_can_train_the_network(arch: str, measured: set[s
     assert choice.milliseconds.keys() == measured
     assert all(each > 0 for each in choice.milliseconds.values())
     fastest = min(choice.milliseconds.values())
-    assert choice.milliseconds[choice.backend] <= 1.05 * fastest
+    assert choice.milliseconds[choice.backend] <= trial.WORTH * fastest
     told = choice.told()
     assert told is not None
     assert told.startswith(min(choice.milliseconds, key=lambda name: choice.milliseconds[name]))

@@ -14,21 +14,23 @@ from ltray.lottery.snapshot import Snapshot, load_snapshot, save_snapshot
 from ltray.lottery.trajectory import EpochRow, Trajectory, read_trajectory, write_trajectory
 from ltray.models.prunable import output_layer, prunable
 from ltray.run import Run
-from ltray.training.backends.choice import check_covers
+from ltray.training.backends.choice import COMPILED, check_covers
 from ltray.training.backends.loop import Loop
-from ltray.training.backends.trial import Choice
+from ltray.training.backends.trial import Choice, choose
 from ltray.training.evaluation import evaluate
 from ltray.training.fit import Member, fit
 from ltray.training.gpu_use import GpuUse
 from ltray.training.network import Network
-from ltray.training.place import Place
+from ltray.training.place import Place, memory_for_pack
 from ltray.training.recipe import Recipe
 from ltray.training.shared_network import SharedNetwork
 from ltray.training.start import (
     begin,
+    chosen,
     conditions,
     images_per_second,
     measured,
+    note,
     now,
     open_batches,
     save_correct,
@@ -80,6 +82,7 @@ class _DenseRun:
         self._check_experiment()
         started_at = now()
         attempts = self.group.first(partial(begin, self.folder.dense_attempts))
+        self.choice = self._choice()
         network: Network | None = None
         for step in missing:
             network = self._trained_to(step, network)
@@ -113,6 +116,24 @@ class _DenseRun:
         prunable(model, experiment.prune.keep_dense)
         check_covers(experiment.sweep.backend, model)
 
+    def _choice(self) -> Choice:
+        """By `loop`, on one GPU with compiled steps where these are to be taken or pay."""
+        wanted = self.run.experiment.sweep.backend
+        if self.group.size > 1 or wanted not in {"auto", *COMPILED.values()}:
+            return BY_LOOP
+        if wanted != "auto":
+            return Choice(COMPILED["loop"], fits=1)
+        if self.place.device.type == "cpu":
+            return BY_LOOP
+        attempts, device = self.folder.dense_attempts, self.place.device_name
+        choice = chosen(attempts, device)
+        if choice is None:
+            batch = next(self.batches.epoch(0, 0, 1))
+            memory, steps = memory_for_pack(self.place.device), self.recipe.total_steps
+            choice = choose("auto", [partial(self._network, None)], batch, memory, steps)
+            note(attempts, device, choice)
+        return choice
+
     def _wanted(self) -> list[int]:
         """Step 0, the reset points and the end, in order."""
         points = self.run.experiment.reset.epochs
@@ -128,7 +149,7 @@ class _DenseRun:
         snapshot = self.group.first(partial(self._saved_between, stands_at, step))
         if network is None or snapshot is not None:
             network = self._network(snapshot)
-        alone = [Member(0, BY_LOOP.backend, 0, network)]
+        alone = [Member(0, self.choice.backend, 0, network)]
         with self.gpu_use:
             fit(alone, self.batches, self.recipe, self._on_epoch, self.states, until=step)
         return network
@@ -184,7 +205,7 @@ class _DenseRun:
             "data_seed": self.data_seed,
             **measured(network, self.recipe),
             **self.gpu_use.columns(),
-            **conditions(self.place, BY_LOOP, started_at, attempts),
+            **conditions(self.place, self.choice, started_at, attempts),
             "gpus": self.place.gpus * self.group.size,
         }
         names = prunable(network.model)

@@ -4,7 +4,7 @@ B images, C channels, H W pixels.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import nn
@@ -45,7 +45,12 @@ class Network:
         mask: name -> bool tensor; empty for the dense run.
         recipe: learning rates and optimizer.
         data_seed: dropout's randomness comes from it, as order and augmentation do.
+
+    Attributes:
+        forward: what computes the model in training steps; the model, if nothing else is set.
     """
+
+    forward: Callable[[torch.Tensor], torch.Tensor]
 
     def __init__(  # noqa: PLR0913, PLR0917 (each of these differs from ticket to ticket)
         self,
@@ -59,7 +64,7 @@ class Network:
         self.name = name
         self.recipe = recipe
         self.data_seed = data_seed
-        self.model = model
+        self.model = self.forward = model
         self.model.load_state_dict(snapshot.model)
         self.parameters = dict(model.named_parameters())
         pruned = [key for key, part in mask.items() if not bool(part.all())]
@@ -111,8 +116,11 @@ class Network:
 
     def logits(self, images: torch.Tensor) -> torch.Tensor:
         """The network's outputs [B, classes], computed in the recipe's precision."""
-        with self.autocast():
-            return at_least_float32(self.model(images))
+        return self._computed(self.model, images)
+
+    def training_logits(self, images: torch.Tensor) -> torch.Tensor:
+        """The same by `forward`."""
+        return self._computed(self.forward, images)
 
     def autocast(self) -> torch.autocast:
         """The recipe's precision for what is computed within."""
@@ -139,13 +147,19 @@ class Network:
             epochs=tuple(self.epochs),
         )
 
+    def _computed(
+        self, forward: Callable[[torch.Tensor], torch.Tensor], images: torch.Tensor
+    ) -> torch.Tensor:
+        with self.autocast():
+            return at_least_float32(forward(images))
+
     def _dropout_seed(self) -> int:
         return seed_for(self.data_seed, "dropout", self.step)
 
     def _backward(self, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Give each parameter its gradient of the batch's mean loss, which is returned."""
         smoothing = self.recipe.train.label_smoothing
-        logits = self.logits(images)
+        logits = self.training_logits(images)
         loss = functional.cross_entropy(logits, labels, label_smoothing=smoothing)
         loss.backward()  # type: ignore[no-untyped-call]
         return loss.detach()

@@ -110,7 +110,8 @@ class _Retraining:
         a_device = new[: math.ceil(len(new) / len(self.place.devices))]
         batch = next(self.batches.epoch(0, 0, 1))
         made = [partial(self._network, ticket, self.place.device) for ticket in a_device]
-        choice = choose(wanted, made, batch, memory_for_pack(self.place.device))
+        steps = self.recipe.total_steps - min(self._first_step(ticket) for ticket in a_device)
+        choice = choose(wanted, made, batch, memory_for_pack(self.place.device), steps)
         return kept | {ticket.name: choice for ticket in new}
 
     def _chosen(self, ticket: Ticket) -> Choice | None:

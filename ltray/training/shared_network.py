@@ -32,7 +32,7 @@ class SharedNetwork(Network):
 
     def _backward(self, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         smoothing = self.recipe.train.label_smoothing
-        logits = self.logits(images)
+        logits = self.training_logits(images)
         loss = functional.cross_entropy(logits, labels, reduction="sum", label_smoothing=smoothing)
         loss.backward()  # type: ignore[no-untyped-call]
         return self._mean_over_the_group(loss.detach(), labels.numel())

@@ -7,11 +7,21 @@ from torch import nn
 from ltray.errors import LtrayError
 from ltray.training.backends import csr, layers
 from ltray.training.backends.backend import Backend, Seats
-from ltray.training.backends.fused import fused
-from ltray.training.backends.loop import Loop
+from ltray.training.backends.fused import compiled_fused, fused
+from ltray.training.backends.loop import Loop, compiled_loop
 
-BACKENDS: dict[str, Callable[[Seats], Backend]] = {"loop": Loop, "fused": fused, "csr": csr.csr}
-_WHY_NOT = {"fused": layers.why_not, "csr": csr.why_not}
+BACKENDS: dict[str, Callable[[Seats], Backend]] = {
+    "csr": csr.csr,
+    "loop": Loop,
+    "fused": fused,
+    "compiled_loop": compiled_loop,
+    "compiled_fused": compiled_fused,
+}
+"""By name. Of those that are about as fast `auto` takes the first: csr computes in float32 whatever
+the precision, loop is the simplest."""
+COMPILED = {"loop": "compiled_loop", "fused": "compiled_fused"}
+UNCOMPILED = [name for name in BACKENDS if name not in COMPILED.values()]
+_WHY_NOT = {"fused": layers.why_not, "compiled_fused": layers.why_not, "csr": csr.why_not}
 
 
 def open_backend(name: str, seats: Seats) -> Backend:

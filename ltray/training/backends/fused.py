@@ -3,7 +3,7 @@
 K seats, B images. Stacked parameters and their gradients have K times the first axis.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import nn
@@ -11,12 +11,20 @@ from torch import nn
 from ltray.training.backends.backend import Seats
 from ltray.training.backends.layers import stacked
 from ltray.training.backends.together import Together, models_of
+from ltray.training.backends.torch_compiler import compiled
 from ltray.training.network import Network, at_least_float32
 
 
 def fused(seats: Seats) -> Together:
     """A backend that computes all seats by one model of stacked layers."""
     return Together(seats, _Stacked(seats), computed=seats)
+
+
+def compiled_fused(seats: Seats) -> Together:
+    """The same with compiled training steps."""
+    joint = _Stacked(seats)
+    joint.compile()
+    return Together(seats, joint, computed=seats)
 
 
 class _Stacked:
@@ -26,13 +34,19 @@ class _Stacked:
         self._seats = seats
         self._networks = [network for network in seats if network is not None]
         self._model = stacked(models_of(seats))
+        self._forward: Callable[[torch.Tensor], torch.Tensor] = self._model
         self._parameters = dict(self._model.named_parameters())
         self._factors = _stacked_factors(seats, self._parameters)
         self.optimizer = _joint_optimizer(self._networks)
 
+    def compile(self) -> None:
+        """Take compiled training steps."""
+        self._forward = compiled(self._model)
+
     def logits(self, images: torch.Tensor) -> torch.Tensor:
+        forward = self._forward if self._model.training else self._model
         with self._networks[0].autocast():
-            every = at_least_float32(self._model(images))
+            every = at_least_float32(forward(images))
         return every.view(len(images), len(self._seats), -1)
 
     def hand_out_gradients(self) -> None:

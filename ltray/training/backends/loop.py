@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 
 from ltray.training.backends.backend import Seats
+from ltray.training.backends.torch_compiler import compiled
 
 
 class Loop:
@@ -27,3 +28,11 @@ class Loop:
 
     def logits(self, images: torch.Tensor) -> Sequence[torch.Tensor]:
         return [network.logits(images) for network in self.networks]
+
+
+def compiled_loop(seats: Seats) -> Loop:
+    """The same with compiled training steps."""
+    loop = Loop(seats)
+    for network in loop.networks:
+        network.forward = compiled(network.model)
+    return loop
