@@ -12,9 +12,9 @@ from ltray.data.augment import (
     crop_many,
     crop_one,
     resized_boxes,
-    scale_many,
     training_crops,
 )
+from ltray.data.scaling import scaled_boxes
 
 
 def picture(side: int, count: int = 1) -> torch.Tensor:
@@ -57,7 +57,7 @@ def test_one_image_and_many_give_the_same_bits(
     each = one_by_one(images, crops, size)
     assert torch.equal(crop_many(images, crops, size), each)
     if how == "random_resized_crop":  # what a GPU does, in whole numbers, so here as there
-        assert torch.equal(scale_many(images, crops, size), each)
+        assert torch.equal(scaled_boxes(images, *crops, size), each)
 
 
 @given(st.lists(st.tuples(st.integers(1, 80), st.integers(1, 80)), min_size=1, max_size=5))
@@ -65,7 +65,7 @@ def test_scaling_many_gives_torchs_bits_at_any_size(sizes: list[tuple[int, int]]
     boxes = np.array([(80 - height, 0, height, width) for height, width in sizes])
     crops = Crops(boxes, np.arange(len(sizes)) % 2 == 1)
     images = noise(len(sizes), 80)
-    assert torch.equal(scale_many(images, crops, 37), one_by_one(images, crops, 37))
+    assert torch.equal(scaled_boxes(images, *crops, 37), one_by_one(images, crops, 37))
 
 
 @pytest.mark.gpu
@@ -118,7 +118,7 @@ def test_resized_crops_take_areas_and_ratios_as_published() -> None:
 def test_a_resized_crop_of_the_whole_image_is_the_image() -> None:
     images = noise(2, 8)
     boxes = np.array([[0, 0, 8, 8]] * 2)
-    made = scale_many(images, Crops(boxes, np.array([False, True])), 8)
+    made = scaled_boxes(images, boxes, np.array([False, True]), 8)
     assert torch.equal(made[0], images[0])
     assert torch.equal(made[1], images[1].flip(1))
 

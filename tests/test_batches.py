@@ -1,5 +1,6 @@
 """From shards to batches: who is in which split, in which order, cropped and flipped how."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,9 @@ import torch
 from conftest import MakeRun
 
 from ltray.data import batches as batches_module
+from ltray.data import images as images_module
 from ltray.data.batches import WINDOW_PARTS, Batches, epoch_order, open_data_set
-from ltray.data.images import BatchMemory
+from ltray.data.images import BatchMemory, UploadedImages
 from ltray.data.manifest import read_manifest
 from ltray.data.selection import image_counts, select
 from ltray.errors import LtrayError
@@ -176,19 +178,23 @@ def test_grey_becomes_zero_to_one_and_black_stays_zero(make_run: MakeRun) -> Non
 
 @pytest.mark.parametrize("augment", ["none", "random_crop", "random_resized_crop"])
 @pytest.mark.parametrize("threads", [1, 2, 4])
+@pytest.mark.parametrize("cropped", ["in host memory", "on the device"])
 def test_streamed_images_are_the_resident_ones_bit_for_bit(
-    make_run: MakeRun, monkeypatch: pytest.MonkeyPatch, augment: str, threads: int
+    make_run: MakeRun, monkeypatch: pytest.MonkeyPatch, augment: str, threads: int, cropped: str
 ) -> None:
     run = make_run(data__augment=augment, data__encoding="jpeg")
     resident = batches_of(run)
     monkeypatch.setattr(batches_module, "resident_budget", lambda _device: 0)
+    if cropped == "on the device":
+        uploaded = partial(UploadedImages, device=CPU)
+        monkeypatch.setattr(images_module, "StreamedImages", uploaded)
     streamed = batches_of(run, threads=threads)
     assert equal(epoch_of(resident, 0), epoch_of(streamed, 0))
     assert equal(epoch_of(resident, 1, first=7), epoch_of(streamed, 1, first=7))
 
 
 def test_memory_is_used_again_only_when_its_batch_is_gone() -> None:
-    memory = BatchMemory(pinned=False)
+    memory = BatchMemory()
     one, two = memory.batch((2, 4, 4, 3)), memory.batch((2, 4, 4, 3))
     places = {one.data_ptr(), two.data_ptr()}
     assert len(places) == 2

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch.nn import functional
 
 from ltray.data.copies_to_device import on_device
+from ltray.data.scaling import scaled_boxes
 from ltray.randomness import seed_for, uniforms
 
 PADDING = 4
@@ -152,17 +153,11 @@ def crop_many(images: torch.Tensor, crops: Crops, size: int) -> torch.Tensor:
         for image, box, mirrored, into in zip(images, *crops, made, strict=True):
             crop_one(image, box, bool(mirrored), into)
         return made
+    parts = [slice(first, first + DEVICE_BATCH) for first in range(0, len(images), DEVICE_BATCH)]
     return torch.cat(
         [
-            scale_many(
-                images[first : first + DEVICE_BATCH],
-                Crops(
-                    crops.boxes[first : first + DEVICE_BATCH],
-                    crops.mirrored[first : first + DEVICE_BATCH],
-                ),
-                size,
-            )
-            for first in range(0, len(images), DEVICE_BATCH)
+            scaled_boxes(images[part], crops.boxes[part], crops.mirrored[part], size)
+            for part in parts
         ]
     )
 
@@ -192,73 +187,3 @@ def _cut_many(images: torch.Tensor, crops: Crops, size: int) -> torch.Tensor:
     inside_rows = on_device((rows >= 0) & (rows < height), images.device)
     inside_columns = on_device((columns >= 0) & (columns < width), images.device)
     return cut * (inside_rows[:, :, None, None] & inside_columns[:, None, :, None])
-
-
-def scale_many(images: torch.Tensor, crops: Crops, size: int) -> torch.Tensor:
-    """Scaled boxes, all at once on the images' device, with the bits of `crop_one`.
-
-    Rows and then columns of pixels are weighted sums in whole numbers, rounded in between: what
-    torch does with uint8 images in host memory, written so that a device can do many.
-    """
-    top, left, height, width = crops.boxes.T
-    columns = _taps(width, size)
-    mirrored = (width - 1)[:, None, None] - columns.places
-    at = np.where(crops.mirrored[:, None, None], mirrored, columns.places)
-    wide = _weighted(images, at + left[:, None, None], columns, axis=2)
-    rows = _taps(height, size)
-    return _weighted(wide, rows.places + top[:, None, None], rows, axis=1)
-
-
-class _Taps(NamedTuple):
-    """Which T pixels of a line make each of S, and with which weights.
-
-    Args:
-        places: [B, S, T], counted from the beginning of the box.
-        weights: [B, S, T], whole numbers; their sum stands for 1.
-        precision: [B]: weights are fractions of 2 ** precision.
-    """
-
-    places: Integers
-    weights: Integers
-    precision: Integers
-
-
-def _taps(sizes: Integers, size: int) -> _Taps:
-    """Triangle filter from `sizes` [B] pixels to `size`, as wide as a pixel of the coarser grid."""
-    scale = (sizes / size)[:, None]
-    support = np.maximum(scale, 1.0)
-    centre = scale * (np.arange(size) + 0.5)
-    first = np.maximum((centre - support + 0.5).astype(np.int64), 0)
-    last = np.minimum((centre + support + 0.5).astype(np.int64), sizes[:, None])
-    number = np.arange(2 * math.ceil(support.max()) + 1)
-    places = first[:, :, None] + number
-    distance = np.abs(places - centre[:, :, None] + 0.5) / support[:, :, None]
-    weights = np.where(places < last[:, :, None], (1 - distance).clip(0), 0)
-    weights /= weights.sum(axis=2, keepdims=True)
-    precision = _precision(weights.max(axis=(1, 2)))
-    whole = np.floor(weights * (1 << precision)[:, None, None] + 0.5).astype(np.int64)
-    return _Taps(np.minimum(places, sizes[:, None, None] - 1), whole, precision)
-
-
-def _precision(largest: Floats) -> Integers:
-    """[B]: the bits with which weights up to `largest` [B] still fit 16 bits."""
-    bits = np.arange(1, 23)
-    fits = (largest[:, None] * (1 << bits) + 0.5).astype(np.int64) < 1 << 15
-    return np.asarray(fits.cumprod(axis=1).sum(axis=1), dtype=np.int64)
-
-
-def _weighted(images: torch.Tensor, places: Integers, taps: _Taps, axis: int) -> torch.Tensor:
-    """Sums over the taps along one axis of [B, H, W, C], rounded to uint8."""
-    shape = [-1, 1, 1, 1]
-    shape[axis] = places.shape[1]
-    lines = list(images.shape)
-    lines[axis] = places.shape[1]
-    at = on_device(places, images.device)
-    weights = on_device(taps.weights, images.device).int()
-    bits = on_device(taps.precision, images.device).reshape(-1, 1, 1, 1).int()
-    half = 1 << (taps.precision - 1)  # the shift below rounds down
-    total = on_device(half, images.device).reshape(-1, 1, 1, 1).int()
-    for tap in range(places.shape[2]):
-        picked = images.gather(axis, at[:, :, tap].reshape(shape).expand(lines))
-        total = total + picked.int() * weights[:, :, tap].reshape(shape)
-    return (total >> bits).clamp(0, 255).to(torch.uint8)

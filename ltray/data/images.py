@@ -28,6 +28,7 @@ from ltray.tables import read_table
 KEPT_PARTS = 64  # two windows of the order; a part of 512 images of 227 pixels is 10 MB
 PARTS_READ_AT_ONCE = 2
 DECODED_AT_ONCE = 512
+MOST_BESIDE_A_GPU = 4  # threads; each decodes some 4,000 images of 227 pixels a second
 
 Positions = NDArray[np.int64]
 
@@ -56,57 +57,108 @@ class ResidentImages:
         """They are here."""
 
 
-class StreamedImages:
-    """Images read and decoded when they are asked for, on as many threads as the trial has CPUs."""
+class EncodedImages:
+    """The stored bytes of a Labelled, and threads that decode them image by image."""
 
     def __init__(
-        self, parts: "EncodedParts", labelled: Labelled, pixels: Pixels, threads: int, pinned: bool
+        self, parts: "EncodedParts", labelled: Labelled, pixels: Pixels, threads: int
     ) -> None:
-        keep_freed_memory()
+        self.pixels = pixels
         self._parts = parts
         self._labelled = labelled
-        self._pixels = pixels
         self._threads = threads
-        self._memory = BatchMemory(pinned)
         self._pool = ThreadPoolExecutor(threads)
 
-    def take(self, positions: Positions, crops: Crops, size: int) -> torch.Tensor:
+    def decode(self, positions: Positions, then: Callable[[int, NDArray[np.uint8]], None]) -> None:
+        """Call with the number of each of the positions and its image [H, W, C], on any thread."""
         parts, rows = self._labelled.parts[positions], self._labelled.rows[positions]
         self._parts.expect(parts)
         places = zip(parts.tolist(), rows.tolist(), strict=True)
         blobs = [self._parts[part][row] for part, row in places]
-        made = self._memory.batch((len(blobs), size, size, self._pixels.channels))
 
         @torch.inference_mode()  # what autograd would note of each step costs a tenth of cropping
-        def make(numbers: range) -> None:
+        def decode(numbers: range) -> None:
             for number in numbers:
-                image = torch.from_numpy(_writable(from_stored(blobs[number], self._pixels)))
-                mirrored = bool(crops.mirrored[number])
-                crop_one(image, crops.boxes[number], mirrored, made[number])
+                then(number, from_stored(blobs[number], self.pixels))
 
         shares = [range(first, len(blobs), self._threads) for first in range(self._threads)]
-        for _ in self._pool.map(make, shares):
+        for _ in self._pool.map(decode, shares):
             pass  # raises what a thread raised
-        return made
 
     def expect(self, positions: Positions) -> None:
+        """Begin to read the parts that these lie in."""
         self._parts.expect(self._labelled.parts[positions])
 
 
+class StreamedImages:
+    """Images read, decoded and cropped in host memory when they are asked for."""
+
+    def __init__(self, encoded: EncodedImages) -> None:
+        keep_freed_memory()
+        self._encoded = encoded
+        self._memory = BatchMemory()
+
+    def take(self, positions: Positions, crops: Crops, size: int) -> torch.Tensor:
+        made = self._memory.batch((len(positions), size, size, self._encoded.pixels.channels))
+
+        def crop(number: int, image: NDArray[np.uint8]) -> None:
+            whole = torch.from_numpy(_writable(image))
+            crop_one(whole, crops.boxes[number], bool(crops.mirrored[number]), made[number])
+
+        self._encoded.decode(positions, crop)
+        return made
+
+    def expect(self, positions: Positions) -> None:
+        self._encoded.expect(positions)
+
+
+class UploadedImages:
+    """Images read and decoded in host memory when they are asked for, and cropped on a GPU.
+
+    Python runs one thread at a time, and the one that tells the GPU what to do must not wait: here
+    the others need it once an image, while cropping on them needs it ten times. Copying and
+    cropping have a stream of their own, so that they go on beside the training steps.
+    """
+
+    def __init__(self, encoded: EncodedImages, device: torch.device) -> None:
+        self._encoded = encoded
+        self._device = device
+        self._stream = _stream_of(device) if device.type == "cuda" else None
+
+    def take(self, positions: Positions, crops: Crops, size: int) -> torch.Tensor:
+        side, channels = self._encoded.pixels.image_size, self._encoded.pixels.channels
+        shape = (len(positions), side, side, channels)
+        whole = torch.empty(shape, dtype=torch.uint8, pin_memory=self._stream is not None)
+        places = whole.numpy()
+
+        def keep(number: int, image: NDArray[np.uint8]) -> None:
+            places[number] = image
+
+        self._encoded.decode(positions, keep)
+        if self._stream is None:
+            return crop_many(whole, crops, size)
+        training = torch.cuda.current_stream(self._device)
+        with torch.cuda.stream(self._stream):
+            made = crop_many(whole.to(self._device, non_blocking=True), crops, size)
+        training.wait_stream(self._stream)
+        made.record_stream(training)
+        return made
+
+    def expect(self, positions: Positions) -> None:
+        self._encoded.expect(positions)
+
+
 class BatchMemory:
-    """Memory for batches, used again when the batch that had it is gone.
+    """Host memory for batches, used again when the batch that had it is gone.
 
     New memory costs a fifth of the time of decoding and cropping, since the kernel zeroes it.
     """
 
-    def __init__(self, pinned: bool) -> None:
-        self._pinned = pinned
+    def __init__(self) -> None:
         self._free: defaultdict[tuple[int, ...], list[NDArray[np.uint8]]] = defaultdict(list)
 
     def batch(self, shape: tuple[int, ...]) -> torch.Tensor:
         """Uint8 of this shape, with anything in it; every view of it keeps it."""
-        if self._pinned:  # torch itself uses that again, and knows when copying has ended
-            return torch.empty(shape, dtype=torch.uint8, pin_memory=True)
         free = self._free[shape]
         memory = free.pop() if free else np.empty(shape, dtype=np.uint8)
         lease = memoryview(memory.data)  # what every view of the batch holds on to
@@ -156,8 +208,12 @@ def open_images(  # noqa: PLR0913, PLR0917 (where from, which, and where to)
     """The images of a Labelled, decoded now if they are to be resident, else when taken."""
     files, pixels = manifest.parts[labelled.split], manifest.pixels
     parts = EncodedParts(lambda number: _encoded(folder, files[number]))
-    pinned = device.type == "cuda"
-    streamed = StreamedImages(parts, labelled, pixels, max(1, threads), pinned)
+    cropped_there = device.type == "cuda" and not resident
+    most = MOST_BESIDE_A_GPU if cropped_there else threads
+    encoded = EncodedImages(parts, labelled, pixels, max(1, min(threads, most)))
+    if cropped_there:
+        return UploadedImages(encoded, device)
+    streamed = StreamedImages(encoded)
     if not resident:
         return streamed
     count, side = len(labelled.rows), pixels.image_size
@@ -184,6 +240,10 @@ def _encoded(folder: DataFolder, part: PartFile) -> list[bytes]:
     path = on_this_node(folder.path / part.path, part.sha256)
     column: list[bytes] = read_table(path, ["image"])["image"].to_pylist()
     return column
+
+
+def _stream_of(device: torch.device) -> torch.cuda.Stream:
+    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
 
 def _writable(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
