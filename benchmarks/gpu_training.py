@@ -105,12 +105,12 @@ def of_small_and_shares(sizes: Sizes, device: torch.device) -> Iterator[partial[
         yield partial(fused_against_loop, small, few, ("fused",), sizes.seconds, device)
         others = ("fused", *compiled[precision])
         yield partial(fused_against_loop, small, many, others, sizes.seconds, device)
-    rounds, steps = (ROUNDS, 40) if sizes is FULL else (2, 2)
-    for case, backend in ((sizes.small, "loop"), *((case, COMPILED_LOOP) for case in sizes.large)):
-        yield partial(masking, case, backend, rounds, steps, device)
     for backend in ("loop", COMPILED_LOOP):
         for case in (sizes.small, *sizes.large):
             yield partial(resuming, case, backend, sizes.resumed, device)
+    rounds, steps = (ROUNDS, 40) if sizes is FULL else (2, 2)
+    for case, backend in ((sizes.small, "loop"), *((case, COMPILED_LOOP) for case in sizes.large)):
+        yield partial(masking, case, backend, rounds, steps, device)
 
 
 def large_pack(

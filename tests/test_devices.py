@@ -103,12 +103,22 @@ def test_what_is_masked_is_exactly_zero_after_50_steps_in_bfloat16(
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
 @pytest.mark.parametrize("backend", ["loop", "fused"])
 def test_going_on_from_a_saved_state_gives_the_bits_of_never_having_stopped(
-    device: str,
-    backend: str,
-    optimizer: str,
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
+    device: str, backend: str, optimizer: str, tmp_path: Path
 ) -> None:
+    check_going_on(device, backend, optimizer, tmp_path)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.filterwarnings("ignore:TensorFloat32 tensor cores")  # the compiler would use them
+@pytest.mark.parametrize("backend", COMPILED.values())
+def test_going_on_with_compiled_steps_gives_the_bits_of_never_having_stopped(
+    backend: str, tmp_path: Path
+) -> None:
+    check_going_on(this_place(gpus=1).device.type, backend, "sgd", tmp_path)
+
+
+def check_going_on(device: str, backend: str, optimizer: str, tmp_path: Path) -> None:
     recipe = recipe_of(**OPTIMIZERS[optimizer])
     whole, begun, resumed = (
         pack_of("resnet20", 2, recipe, torch.float32, device) for _ in range(3)
@@ -180,6 +190,7 @@ def test_what_each_process_compiles_for_itself_gives_the_same_bits(backend: str)
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.filterwarnings("ignore:TensorFloat32 tensor cores")  # the compiler would use them
 def test_compiled_steps_are_tried_where_training_takes_long_and_what_fails_is_told(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

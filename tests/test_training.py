@@ -20,8 +20,9 @@ from ltray.lottery.snapshot import Snapshot, load_snapshot, save_snapshot
 from ltray.lottery.tickets import Pack, grid, ready
 from ltray.lottery.trajectory import Trajectory, read_trajectory
 from ltray.run import Run
-from ltray.training import retrain, states
+from ltray.training import dense, retrain, states
 from ltray.training.dense import train_dense
+from ltray.training.fit import fit
 from ltray.training.place import Place, this_place
 from ltray.training.retrain import train_pack
 
@@ -338,6 +339,31 @@ def test_a_new_reset_point_is_made_from_the_trajectory_with_the_same_bits(
         other = load_snapshot(whole.folder.replicate(0).step(step))
         assert same(load_snapshot(folder.step(step)).model, other.model)
     assert record.row == read_trajectory(folder).row  # type: ignore[union-attr]
+
+
+def test_a_dense_run_goes_on_as_it_was_begun_whatever_is_asked_for_later(
+    make_run: MakeRun, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = make_run(reset__epochs=[0, 1], train__epochs=2)
+    began_with: list[str] = []
+
+    def fit_and_see(pack: Any, *rest: Any, **more: Any) -> None:
+        began_with.extend(one.backend for one in pack)
+        fit(pack, *rest, **more)
+
+    def die(row: dict[str, Any]) -> None:
+        raise Killed
+
+    monkeypatch.setattr(dense, "fit", fit_and_see)
+    with pytest.raises(Killed):
+        train_dense(run, 0, place, die)
+    sweep = run.experiment.sweep.model_copy(update={"backend": "compiled_loop"})
+    reset = run.experiment.reset.model_copy(update={"epochs": [0, 0.5, 1]})
+    for update in ({"sweep": sweep}, {"sweep": sweep, "reset": reset}):
+        asked = run.experiment.model_copy(update=update)
+        train_dense(Run(asked, run.fingerprint, run.pixels, run.folder, run.data), 0, place, nobody)
+    assert set(began_with) == {"loop"}
+    assert run.folder.replicate(0).step(10).is_file()
 
 
 def test_restart_runs_the_whole_recipe_from_step_zero(make_run: MakeRun, place: Place) -> None:

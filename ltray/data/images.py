@@ -117,7 +117,8 @@ class UploadedImages:
 
     Python runs one thread at a time, and the one that tells the GPU what to do must not wait: here
     the others need it once an image, while cropping on them needs it ten times. Copying and
-    cropping have a stream of their own, so that they go on beside the training steps.
+    cropping have a stream of their own, beside the training steps that the GPU was given before;
+    those that it is given afterwards wait for them.
     """
 
     def __init__(self, encoded: EncodedImages, device: torch.device) -> None:
@@ -138,7 +139,7 @@ class UploadedImages:
         if self._stream is None:
             return crop_many(whole, crops, size)
         training = torch.cuda.current_stream(self._device)
-        with torch.cuda.stream(self._stream):
+        with torch.cuda.device(self._device), torch.cuda.stream(self._stream):
             made = crop_many(whole.to(self._device, non_blocking=True), crops, size)
         training.wait_stream(self._stream)
         made.record_stream(training)

@@ -82,7 +82,7 @@ class _DenseRun:
         self._check_experiment()
         started_at = now()
         attempts = self.group.first(partial(begin, self.folder.dense_attempts))
-        self.choice = self._choice()
+        self.choice = self.group.first(partial(self._choice, record, attempts))
         network: Network | None = None
         for step in missing:
             network = self._trained_to(step, network)
@@ -116,23 +116,27 @@ class _DenseRun:
         prunable(model, experiment.prune.keep_dense)
         check_covers(experiment.sweep.backend, model)
 
-    def _choice(self) -> Choice:
-        """By `loop`, on one GPU with compiled steps where these are to be taken or pay."""
-        wanted = self.run.experiment.sweep.backend
-        if self.group.size > 1 or wanted not in {"auto", *COMPILED.values()}:
-            return BY_LOOP
-        if wanted != "auto":
-            return Choice(COMPILED["loop"], fits=1)
-        if self.place.device.type == "cpu":
-            return BY_LOOP
-        attempts, device = self.folder.dense_attempts, self.place.device_name
-        choice = chosen(attempts, device)
-        if choice is None:
-            batch = next(self.batches.epoch(0, 0, 1))
-            memory, steps = memory_for_pack(self.place.device), self.recipe.total_steps
-            choice = choose("auto", [partial(self._network, None)], batch, memory, steps)
-            note(attempts, device, choice)
+    def _choice(self, record: Trajectory | None, attempts: int) -> Choice:
+        """As the run was begun: all of a trajectory lies on one way. Written before a new one."""
+        if record is not None:
+            return Choice(record.row["backend"], fits=1)
+        before = chosen(self.folder.dense_attempts, self.place.device_name)
+        choice = before or (self._new_choice() if attempts == 1 else BY_LOOP)
+        note(self.folder.dense_attempts, self.place.device_name, choice)
         return choice
+
+    def _new_choice(self) -> Choice:
+        """By `loop`, and with compiled steps where they are asked for, or pay on one GPU."""
+        wanted = self.run.experiment.sweep.backend
+        if self.group.size > 1:
+            return BY_LOOP
+        if wanted in COMPILED.values():
+            return Choice(COMPILED["loop"], fits=1)
+        if wanted != "auto" or self.place.device.type == "cpu":
+            return BY_LOOP
+        batch = next(self.batches.epoch(0, 0, 1))
+        memory, steps = memory_for_pack(self.place.device), self.recipe.total_steps
+        return choose("auto", [partial(self._network, None)], batch, memory, steps)
 
     def _wanted(self) -> list[int]:
         """Step 0, the reset points and the end, in order."""

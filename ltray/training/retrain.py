@@ -110,8 +110,15 @@ class _Retraining:
         a_device = new[: math.ceil(len(new) / len(self.place.devices))]
         batch = next(self.batches.epoch(0, 0, 1))
         made = [partial(self._network, ticket, self.place.device) for ticket in a_device]
-        steps = self.recipe.total_steps - min(self._first_step(ticket) for ticket in a_device)
-        choice = choose(wanted, made, batch, memory_for_pack(self.place.device), steps)
+        first_steps = {self._first_step(ticket) for ticket in self.pack.seats}
+        choice = choose(
+            wanted,
+            made,
+            batch,
+            memory_for_pack(self.place.device),
+            steps=self.recipe.total_steps - min(first_steps),
+            forms=len(first_steps) * len(self.place.devices),
+        )
         return kept | {ticket.name: choice for ticket in new}
 
     def _chosen(self, ticket: Ticket) -> Choice | None:

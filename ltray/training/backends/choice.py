@@ -5,7 +5,7 @@ from collections.abc import Callable
 from torch import nn
 
 from ltray.errors import LtrayError
-from ltray.training.backends import csr, layers
+from ltray.training.backends import csr, layers, torch_compiler
 from ltray.training.backends.backend import Backend, Seats
 from ltray.training.backends.fused import compiled_fused, fused
 from ltray.training.backends.loop import Loop, compiled_loop
@@ -21,7 +21,13 @@ BACKENDS: dict[str, Callable[[Seats], Backend]] = {
 the precision, loop is the simplest."""
 COMPILED = {"loop": "compiled_loop", "fused": "compiled_fused"}
 UNCOMPILED = [name for name in BACKENDS if name not in COMPILED.values()]
-_WHY_NOT = {"fused": layers.why_not, "compiled_fused": layers.why_not, "csr": csr.why_not}
+_WHY_NOT: dict[str, tuple[Callable[[nn.Module], str | None], ...]] = {
+    "csr": (csr.why_not,),
+    "loop": (),
+    "fused": (layers.why_not,),
+    "compiled_loop": (torch_compiler.why_not,),
+    "compiled_fused": (layers.why_not, torch_compiler.why_not),
+}
 
 
 def open_backend(name: str, seats: Seats) -> Backend:
@@ -31,7 +37,8 @@ def open_backend(name: str, seats: Seats) -> Backend:
 
 def why_not(name: str, model: nn.Module) -> str | None:
     """Why a backend cannot train such networks, or None."""
-    return _WHY_NOT[name](model) if name in _WHY_NOT else None
+    reasons = (why_not(model) for why_not in _WHY_NOT[name])
+    return next((reason for reason in reasons if reason), None)
 
 
 def check_covers(name: str, model: nn.Module) -> None:
@@ -40,7 +47,7 @@ def check_covers(name: str, model: nn.Module) -> None:
     Raises:
         LtrayError: it cannot.
     """
-    reason = why_not(name, model)
+    reason = why_not(name, model) if name in BACKENDS else None  # auto takes what can
     if reason:
         raise LtrayError(
             "sweep.backend", f"{name} cannot train this network: {reason}", "write auto or loop"

@@ -5,17 +5,33 @@ and additions. Compiled, each of these passes over memory once where separate ke
 times.
 """
 
+import os
+import shutil
 from collections.abc import Callable
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 
-MOST_FORMS = 64  # architectures, numbers of networks and devices that one process compiles for
+MOST_FORMS = 1024  # architectures, numbers of networks and devices that one process compiles for
 OPTIONS = {
     "deterministic": True,  # else kernels are chosen by timing, and with them the last bits
     "fallback_random": True,  # dropout draws what it draws without the compiler
 }
+
+
+def why_not(model: nn.Module) -> str | None:
+    """Why torch.compile could make nothing here, or None."""
+    from torch.utils._triton import has_triton
+
+    on_gpu = next(model.parameters()).device.type == "cuda"
+    if on_gpu and not has_triton():
+        return "torch.compile needs Triton, which does not work here"
+    asked, known = ("CC", ("gcc", "clang", "cc")) if on_gpu else ("CXX", ("g++", "clang++"))
+    names = [os.environ[asked]] if asked in os.environ else known
+    if not any(map(shutil.which, names)):
+        return f"torch.compile needs a compiler, and there is no {' or '.join(names)} here"
+    return None
 
 
 def compiled(model: nn.Module) -> Callable[[Tensor], Tensor]:
@@ -26,7 +42,8 @@ def compiled(model: nn.Module) -> Callable[[Tensor], Tensor]:
     """
     from torch import _dynamo  # takes seconds to import
 
-    _dynamo.config.recompile_limit = MOST_FORMS
+    # Newer versions of torch keep these for each thread: this one trains.
+    _dynamo.config.recompile_limit = _dynamo.config.accumulated_recompile_limit = MOST_FORMS
     _dynamo.config.fail_on_recompile_limit_hit = True  # else it would go on without the compiler
     return cast(
         Callable[[Tensor], Tensor], torch.compile(model, dynamic=False, options=dict(OPTIONS))

@@ -26,8 +26,8 @@ MEASURED_SECONDS = 0.2  # of each backend, after the first step
 FEWEST_STEPS, MOST_STEPS = 3, 30
 WORTH = 1.1  # an earlier backend of the list is taken if it is nearly as fast
 ROOM = 1.5  # what a step needs beyond what it saves for its backward pass
-# Seconds of training from which on torch.compile is tried on a GPU. It takes three quarters of a
-# minute for ResNet-50 and makes a step 1.4 times as fast: it has paid for itself after 150.
+# Seconds of a device's training from which on torch.compile is tried on a GPU. It takes three
+# quarters of a minute for ResNet-50 and makes a step 1.4 times as fast: it has paid after 150.
 WORTH_COMPILING = 600.0
 
 Make = Callable[[], Network]
@@ -60,8 +60,13 @@ class Choice:
         return ", ".join([*told, *([self.left_out] if self.left_out else [])]) or None
 
 
-def choose(
-    wanted: str, tickets: Sequence[Make], batch: Batch, memory: int, steps: int = 0
+def choose(  # noqa: PLR0913, PLR0917 (what a pack is, and where)
+    wanted: str,
+    tickets: Sequence[Make],
+    batch: Batch,
+    memory: int,
+    steps: int = 0,
+    forms: int = 1,
 ) -> Choice:
     """Take the named backend, or for `auto` measure a few steps of each that fits and take the
     fastest; measure what a step keeps in memory, so that a pack that is too big is split.
@@ -71,6 +76,8 @@ def choose(
         batch: images [B, C, H, W] and labels [B] of one training step.
         memory: bytes that the pack may take.
         steps: that each ticket has to train; compiled steps are measured where these take long.
+        forms: how often steps would have to be compiled: each device and each number of tickets
+            that train together needs its own.
 
     Raises:
         LtrayError: the named backend cannot train such networks here.
@@ -90,13 +97,14 @@ def choose(
     taken = _milliseconds({name: open_backend(name, pack) for name, pack in packs.items()}, batch)
     fast = _fastest(taken)
     left_out = None
-    if may_compile and taken[fast] * len(tickets) * steps > 1000 * WORTH_COMPILING:
-        form = COMPILED[fast]
-        fits[form] = fits[fast]
+    seconds = taken[fast] * len(tickets) * steps / 1000
+    if may_compile and seconds > forms * WORTH_COMPILING:
+        compiled = COMPILED[fast]
+        fits[compiled] = fits[fast]
         try:
-            taken |= _milliseconds({form: open_backend(form, packs[fast])}, batch)
+            taken |= _milliseconds({compiled: open_backend(compiled, packs[fast])}, batch)
         except Exception as error:  # noqa: BLE001 (the compiler may lack or stumble over anything)
-            left_out = f"{form} left out: {type(error).__name__}: {error}".splitlines()[0]
+            left_out = f"{compiled} left out: {type(error).__name__}: {error}".splitlines()[0]
     fast = _fastest(taken)
     return Choice(fast, fits[fast], taken, left_out)
 
