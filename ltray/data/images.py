@@ -4,7 +4,7 @@ B images, H W pixels as stored, S crop_size, C channels.
 """
 
 from collections import OrderedDict, defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from threading import Lock
 from typing import Protocol
@@ -208,7 +208,7 @@ def open_images(  # noqa: PLR0913, PLR0917 (where from, which, and where to)
 ) -> Images:
     """The images of a Labelled, decoded now if they are to be resident, else when taken."""
     files, pixels = manifest.parts[labelled.split], manifest.pixels
-    parts = EncodedParts(lambda number: _encoded(folder, files[number]))
+    parts = encoded_parts(folder, files)
     cropped_there = device.type == "cuda" and not resident
     most = MOST_BESIDE_A_GPU if cropped_there else threads
     encoded = EncodedImages(parts, labelled, pixels, max(1, min(threads, most)))
@@ -237,10 +237,15 @@ def resident_budget(device: torch.device) -> int:
     return host.memory() // 4 // host.cpus()
 
 
-def _encoded(folder: DataFolder, part: PartFile) -> list[bytes]:
-    path = on_this_node(folder.path / part.path, part.sha256)
-    column: list[bytes] = read_table(path, ["image"])["image"].to_pylist()
-    return column
+def encoded_parts(folder: DataFolder, files: Sequence[PartFile]) -> EncodedParts:
+    """The parts of a split, read from this node's own copies where it keeps some."""
+
+    def read(number: int) -> list[bytes]:
+        path = on_this_node(folder.path / files[number].path, files[number].sha256)
+        column: list[bytes] = read_table(path, ["image"])["image"].to_pylist()
+        return column
+
+    return EncodedParts(read)
 
 
 def _stream_of(device: torch.device) -> torch.cuda.Stream:
