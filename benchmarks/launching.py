@@ -1,6 +1,6 @@
 """How long the thread that tells a GPU what to do waits for threads that make batches.
 
-    python benchmarks/launching.py [--threads 1 2 4 8 16] [--rounds 30]
+    python benchmarks/launching.py [--threads 1 2 4 8 16] [--seconds 3]
 
 Python runs one thread at a time. Needs no GPU: in place of launching kernels the main thread calls
 a C function that does nothing, as often as a compiled step of ResNet-50 launches kernels, with a
@@ -42,21 +42,21 @@ def main() -> None:
     """Measure and print."""
     arguments = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     arguments.add_argument("--threads", type=int, nargs="+", default=(1, 2, 4, 8, 16))
-    arguments.add_argument("--rounds", type=int, default=30)
+    arguments.add_argument("--seconds", type=float, default=3.0, help="of each row")
     arguments.add_argument("--json", help="where to write the figures")
     options = arguments.parse_args()
     torch.set_num_threads(1)
-    alone = statistics.median(launching() for _ in range(options.rounds))
+    alone = statistics.median(launching() for _ in range(500))
     rows = []
     with tempfile.TemporaryDirectory(prefix="ltray-benchmark-") as folder:
         for threads in options.threads:
             for what, make in readers(Path(folder), threads).items():
                 make(0)
-                rows.append({"readers": what, "threads": threads, **beside(make, options.rounds)})
+                rows.append({"readers": what, "threads": threads, **beside(make, options.seconds)})
                 print(f"  {rows[-1]}", flush=True)
     print_table(rows)
     where = conditions("torch", "simplejpeg")
-    print(f"alone {1000 * alone:.2f} ms, n = {options.rounds}; {where}")
+    print(f"alone {1000 * alone:.2f} ms; {where}")
     write_json(options.json, {"alone_ms": 1000 * alone, "rows": rows, "where": where})
 
 
@@ -97,8 +97,8 @@ def readers(folder: Path, threads: int) -> dict[str, Make]:
     }
 
 
-def beside(make: Make, rounds: int) -> dict[str, float]:
-    """Milliseconds of a step while another thread has batches made, and images per second."""
+def beside(make: Make, seconds: float) -> dict[str, float]:
+    """Median and mean milliseconds of a step while another thread has batches made; images/s."""
     ended, made = threading.Event(), [0]
 
     def read() -> None:
@@ -109,15 +109,14 @@ def beside(make: Make, rounds: int) -> dict[str, float]:
     reader = threading.Thread(target=read)
     reader.start()
     time.sleep(0.5)
-    before, started = made[0], time.perf_counter()
-    taken = [launching() for _ in range(rounds)]
-    while made[0] - before < 3:
+    before, started, taken = made[0], time.perf_counter(), [launching()]
+    while time.perf_counter() - started < seconds:
         taken.append(launching())
-    seconds = time.perf_counter() - started
-    images = (made[0] - before) * BATCH
+    images = (made[0] - before) * BATCH / (time.perf_counter() - started)
     ended.set()
     reader.join()
-    return {"step_ms": 1000 * statistics.median(taken), "images/s": images / seconds}
+    median, mean = (1000 * of(taken) for of in (statistics.median, statistics.mean))
+    return {"median_ms": median, "mean_ms": mean, "images/s": images}
 
 
 if __name__ == "__main__":
