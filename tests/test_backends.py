@@ -1,6 +1,5 @@
 """Every backend against `loop`, ticket by ticket, without files and without Ray."""
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,10 +21,12 @@ from torch import nn
 
 from ltray.errors import LtrayError
 from ltray.models.networks import build
+from ltray.training.backends import torch_compiler
 from ltray.training.backends.choice import UNCOMPILED, check_covers, open_backend, why_not
 from ltray.training.recipe import Recipe
 
-COMPILES = pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs g++")
+CANNOT_COMPILE = torch_compiler.why_not(nn.Linear(1, 1))
+COMPILES = pytest.mark.skipif(CANNOT_COMPILE is not None, reason=str(CANNOT_COMPILE))
 
 
 @pytest.fixture(autouse=True)
@@ -197,6 +198,16 @@ def test_evaluated_between_steps_all_gives_what_the_loop_gives(backend: str, arc
     for expected, found in zip(given["loop"], given[backend], strict=True):
         torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
     assert_equal(states["loop"], states[backend])
+
+
+def test_compiled_steps_are_refused_where_there_is_no_compiler(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model = build("conv2", CLASSES, 3, 32, seed=0)
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(LtrayError, match="there is no no-such-compiler here") as caught:
+        check_covers("compiled_loop", model)
+    assert "write auto or loop" in str(caught.value)
 
 
 def test_dropout_of_images_is_left_to_the_loop() -> None:

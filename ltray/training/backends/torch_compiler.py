@@ -7,7 +7,9 @@ times.
 
 import os
 import shutil
+import sysconfig
 from collections.abc import Callable
+from pathlib import Path
 from typing import cast
 
 import torch
@@ -27,6 +29,9 @@ def why_not(model: nn.Module) -> str | None:
     on_gpu = next(model.parameters()).device.type == "cuda"
     if on_gpu and not has_triton():
         return "torch.compile needs Triton, which does not work here"
+    headers = Path(sysconfig.get_path("include"))
+    if not (headers / "Python.h").is_file():
+        return f"torch.compile needs Python's headers (python3-dev), and {headers} has no Python.h"
     asked, known = ("CC", ("gcc", "clang", "cc")) if on_gpu else ("CXX", ("g++", "clang++"))
     names = [os.environ[asked]] if asked in os.environ else known
     if not any(map(shutil.which, names)):
