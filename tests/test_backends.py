@@ -1,5 +1,8 @@
 """Every backend against `loop`, ticket by ticket, without files and without Ray."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -198,6 +201,17 @@ def test_evaluated_between_steps_all_gives_what_the_loop_gives(backend: str, arc
     for expected, found in zip(given["loop"], given[backend], strict=True):
         torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
     assert_equal(states["loop"], states[backend])
+
+
+def test_a_trial_compiles_on_its_own_cpus_only() -> None:
+    code = (
+        "from ltray.training.place import this_place; this_place(threads=3);"
+        "from torch._inductor import config; print(config.compile_threads)"
+    )
+    unset = {key: value for key, value in os.environ.items() if not key.startswith("TORCHINDUCTOR")}
+    command = [sys.executable, "-W", "ignore", "-c", code]
+    done = subprocess.run(command, env=unset, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "3"
 
 
 def test_compiled_steps_are_refused_where_there_is_no_compiler(

@@ -61,6 +61,8 @@ def this_place(gpus: int = 0, threads: int = 1, node: str | None = None) -> Plac
         threads: CPUs of the trial.
     """
     keep_freed_memory()
+    # Else torch's compiler would start a process for each CPU of the machine, in every trial.
+    os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", str(max(1, threads)))
     torch.set_num_threads(1)  # more would change the order of sums, and crowd the other trials
     on_gpu = gpus > 0 and torch.cuda.is_available()
     if on_gpu:
