@@ -25,6 +25,7 @@ from ltray.training.dense import train_dense
 from ltray.training.fit import fit
 from ltray.training.place import Place, this_place
 from ltray.training.retrain import train_pack
+from ltray.training.start import begin
 
 
 @pytest.fixture(scope="module")
@@ -345,6 +346,7 @@ def test_a_dense_run_goes_on_as_it_was_begun_whatever_is_asked_for_later(
     make_run: MakeRun, place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = make_run(reset__epochs=[0, 1], train__epochs=2)
+    monkeypatch.setattr(dense, "check_covers", nobody)  # there may be no compiler here
     began_with: list[str] = []
 
     def fit_and_see(pack: Any, *rest: Any, **more: Any) -> None:
@@ -364,6 +366,25 @@ def test_a_dense_run_goes_on_as_it_was_begun_whatever_is_asked_for_later(
         train_dense(Run(asked, run.fingerprint, run.pixels, run.folder, run.data), 0, place, nobody)
     assert set(began_with) == {"loop"}
     assert run.folder.replicate(0).step(10).is_file()
+
+
+def test_a_dense_run_killed_before_its_first_step_begins_as_it_is_asked_to(
+    make_run: MakeRun, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = make_run(sweep__backend="compiled_loop")
+    monkeypatch.setattr(dense, "check_covers", nobody)
+    begin(run.folder.replicate(0).dense_attempts)  # it was killed before it had chosen
+    began_with: list[str] = []
+
+    def see_and_die(pack: Any, *_rest: Any, **_more: Any) -> None:
+        began_with.extend(one.backend for one in pack)
+        raise Killed
+
+    monkeypatch.setattr(dense, "fit", see_and_die)
+    for _life in range(2):
+        with pytest.raises(Killed):
+            train_dense(run, 0, place, nobody)
+    assert began_with == ["compiled_loop"] * 2
 
 
 def test_restart_runs_the_whole_recipe_from_step_zero(make_run: MakeRun, place: Place) -> None:

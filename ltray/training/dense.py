@@ -82,7 +82,7 @@ class _DenseRun:
         self._check_experiment()
         started_at = now()
         attempts = self.group.first(partial(begin, self.folder.dense_attempts))
-        self.choice = self.group.first(partial(self._choice, record, attempts))
+        self.choice = self.group.first(partial(self._choice, record))
         network: Network | None = None
         for step in missing:
             network = self._trained_to(step, network)
@@ -116,12 +116,13 @@ class _DenseRun:
         prunable(model, experiment.prune.keep_dense)
         check_covers(experiment.sweep.backend, model)
 
-    def _choice(self, record: Trajectory | None, attempts: int) -> Choice:
+    def _choice(self, record: Trajectory | None) -> Choice:
         """As the run was begun: all of a trajectory lies on one way. Written before a new one."""
         if record is not None:
             return Choice(record.row["backend"], fits=1)
         before = chosen(self.folder.dense_attempts, self.place.device_name)
-        choice = before or (self._new_choice() if attempts == 1 else BY_LOOP)
+        begun = any(self.folder.trajectory.parent.glob("step-*.safetensors"))
+        choice = before or (BY_LOOP if begun else self._new_choice())
         note(self.folder.dense_attempts, self.place.device_name, choice)
         return choice
 
