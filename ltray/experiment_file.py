@@ -13,6 +13,7 @@ from pydantic_core import ErrorDetails
 from ltray.contradictions import contradictions
 from ltray.errors import InvalidExperiment, LtrayError, did_you_mean
 from ltray.experiment import Experiment
+from ltray.files import absolute
 from ltray.own_code import is_own_code, made_absolute
 
 SEE_EXAMPLE = "see experiments/digits.yaml, and the README for every key"
@@ -71,8 +72,7 @@ def _load(path: Path) -> dict[Any, Any]:
 def _with_absolute_paths(experiment: Experiment, folder: Path) -> Experiment:
     data, model = experiment.data, experiment.model
     if data.path is not None and "://" not in data.path:
-        absolute = (folder.resolve() / Path(data.path).expanduser()).resolve()
-        data = data.model_copy(update={"path": str(absolute)})
+        data = data.model_copy(update={"path": str(absolute(data.path, folder).resolve())})
     if is_own_code(model.arch):
         model = model.model_copy(update={"arch": made_absolute(model.arch, folder)})
     return experiment.model_copy(update={"data": data, "model": model})

@@ -11,7 +11,8 @@ import secrets
 import shutil
 import socket
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -21,6 +22,9 @@ from ltray.errors import LtrayError
 TEMPORARY_PREFIX = ".writing-"
 ABANDONED_AFTER_SECONDS = 3600  # nobody takes so long over one file, whatever the clocks say
 READ_AHEAD_BYTES = 8 * 1024 * 1024
+READ_AT_ONCE = 32
+# A store that is away or too busy is asked again, for about a minute and a half in all.
+S3_PATIENCE = {"retries": {"mode": "standard", "max_attempts": 12}, "connect_timeout": 10}
 
 
 def at(text: str, where: str) -> Path:
@@ -37,7 +41,8 @@ def at(text: str, where: str) -> Path:
     try:
         from upath import UPath
 
-        path = UPath(text, use_listings_cache=False)  # others write there too
+        options = {"config_kwargs": S3_PATIENCE} if text.startswith("s3://") else {}
+        path = UPath(text, use_listings_cache=False, **options)  # others write there too
         path.fs  # noqa: B018 (connects; tells whether its library is there)
     except ImportError as error:
         mend = "pip install 'ltray[s3]' or 'ltray[gs]'"
@@ -47,6 +52,12 @@ def at(text: str, where: str) -> Path:
             where, f"{text}: {error}", "write a folder, s3://... or gs://..."
         ) from None
     return cast("Path", path)
+
+
+def absolute(text: str, folder: Path) -> Path:
+    """What a file in `folder` means by a path that is no address: folder may be in a store."""
+    given = Path(text).expanduser()
+    return given if given.is_absolute() else folder.resolve() / text
 
 
 def is_local(path: Path) -> bool:
@@ -102,6 +113,42 @@ def write_whole(path: Path, content: bytes) -> None:
         with suppress(OSError):
             temporary.unlink()
         raise
+
+
+def remove(path: Path) -> None:
+    """Remove a file, if it is there."""
+    if is_local(path):
+        path.unlink(missing_ok=True)
+        return
+    store = cast("Any", path)
+    with suppress(FileNotFoundError):
+        store.fs.rm_file(store.path)
+
+
+def names_below(folder: Path) -> list[str]:
+    """The files below a folder as paths from it, sorted; none where there is no folder.
+
+    An object store is asked once for each thousand files, not once a folder.
+    """
+    if is_local(folder):
+        found = [Path(parent, name) for parent, _, names in os.walk(folder) for name in names]
+        return sorted(path.relative_to(folder).as_posix() for path in found)
+    store = cast("Any", folder)
+    prefix = store.path.rstrip("/") + "/"
+    return sorted(name.removeprefix(prefix) for name in store.fs.find(store.path))
+
+
+def read_all(paths: Sequence[Path]) -> Iterator[bytes | None]:
+    """What each file holds, in their order and read side by side; None for one that is gone."""
+    with ThreadPoolExecutor(READ_AT_ONCE) as pool:
+        yield from pool.map(_read_if_there, paths)
+
+
+def _read_if_there(path: Path) -> bytes | None:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return None
 
 
 def remove_folder(folder: Path) -> None:

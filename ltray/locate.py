@@ -87,6 +87,17 @@ def locate_experiment(experiment: Experiment, root: Path) -> Run:
     return run
 
 
+def check_begun(run: Run) -> None:
+    """Refuse a run that has no folder.
+
+    Raises:
+        LtrayError: it was never begun here.
+    """
+    if not run.folder.path.is_dir():
+        mend = "sweep it first, or give the --root that its run lies in"
+        raise LtrayError(str(run.folder.path), "there is no such run yet", mend)
+
+
 def write_experiment(run: Run) -> None:
     """Write experiment.yaml of a run: id, fingerprint, and every key with its value.
 

@@ -16,7 +16,7 @@ from types import ModuleType
 from typing import Any
 
 from ltray.errors import LtrayError, did_you_mean
-from ltray.files import at
+from ltray.files import absolute, at
 
 FORM = "file.py:function"
 ONE_FILE = "put all it needs into this file, the only one to reach workers, or install it on them"
@@ -65,7 +65,7 @@ def made_absolute(name: str, folder: Path) -> str:
     path, colon, function = name.rpartition(":")
     if not colon or "://" in path:
         return name
-    return f"{folder.resolve() / Path(path).expanduser()}:{function}"
+    return f"{absolute(path, folder)}:{function}"
 
 
 def read_own_code(key: str, name: str, arguments: Sequence[str]) -> OwnCode:

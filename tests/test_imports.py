@@ -15,6 +15,7 @@ LEVELS = {
     "host": 1,
     "randomness": 1,
     "tables": 2,
+    "tensors": 2,
     "layout": 1,
     "memory": 1,
     "own_code": 2,

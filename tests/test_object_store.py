@@ -10,16 +10,19 @@ from contextlib import suppress
 from math import inf
 from pathlib import Path
 from threading import Thread
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+import yaml
 from archives import SHARED, png, source
 from commands import HANGS, finish, start
-from conftest import prepare_without_ray
+from conftest import prepare_without_ray, small_document
 
+from ltray.analysis.results import Rows, collect, read_results, write_tables
 from ltray.cluster.lease import only_driver
 from ltray.data import batches as batches_module
 from ltray.data.archives.index import index_of
@@ -29,9 +32,14 @@ from ltray.data.node_cache import on_this_node
 from ltray.data.verify import verify
 from ltray.errors import LtrayError
 from ltray.experiment_file import read_experiment
-from ltray.files import at, remove_folder, write_whole
-from ltray.locate import locate_experiment
+from ltray.files import at, names_below, remove_folder, write_whole
+from ltray.locate import locate, locate_experiment, write_experiment
+from ltray.lottery.pruning import make_masks
+from ltray.lottery.tickets import ready
 from ltray.run import Run
+from ltray.training.dense import train_dense
+from ltray.training.place import this_place
+from ltray.training.retrain import train_pack
 
 MINI = SHARED / "ilsvrc2012-mini"
 EXPERIMENT = """
@@ -246,6 +254,72 @@ def test_puts_cut_in_the_middle_leave_no_partial_object(
     keys = [key for key, _ in seen]
     assert keys, "nobody looked while it was written"
     assert len(keys) == len(set(keys)), "an object was seen with two contents"
+
+
+def digits(root: str, folder: Path, **changes: Any) -> Run:
+    """A small run of the digits whose shards are prepared."""
+    path = folder / "digits.yaml"
+    path.write_text(yaml.safe_dump(small_document(changes)))
+    run = locate_experiment(read_experiment(path), at(root, "--root"))
+    prepare_without_ray(run)
+    return run
+
+
+def trained(run: Run, stop_after: int | None = None) -> Rows:
+    """The rows of a run after all that is left of it was done here."""
+    place = this_place()
+    trajectory = train_dense(run, 0, place, lambda _row: None)
+    make_masks(run.experiment, run.folder.replicate(0), trajectory)
+    done = collect(run.folder).tickets
+    for pack in ready(run.experiment, done)[:stop_after]:
+        train_pack(run, pack, place, lambda _rows, _records: None)
+    return collect(run.folder)
+
+
+def same_files(one: Run, other: Run, *names: str) -> bool:
+    folders = [run.folder.path for run in (one, other)]
+    there = [
+        {name: (folder / name).read_bytes() for name in names_below(folder) if name.endswith(names)}
+        for folder in folders
+    ]
+    return bool(there[0]) and there[0] == there[1]
+
+
+def test_training_in_a_store_gives_the_bits_of_a_disk(bucket: str, tmp_path: Path) -> None:
+    local = digits(str(tmp_path / "root"), tmp_path)
+    remote = digits(f"{bucket}/trained", tmp_path)
+    mine, theirs = trained(local), trained(remote)
+    assert set(theirs.tickets) == set(mine.tickets)
+    assert len(theirs.tickets) == 6
+    names = ("weights.safetensors", "correct.safetensors", "step-0000000.safetensors")
+    assert same_files(local, remote, *names)
+    for run, rows in ((local, mine), (remote, theirs)):
+        write_tables(run.folder, rows, 0.02)
+        write_experiment(run)
+    assert read_results(remote.folder.path).tickets["val_top1"].tolist() == [
+        *read_results(local.folder.path).tickets["val_top1"]
+    ]
+    assert not [name for name in names_below(remote.folder.path) if "state." in name]
+
+
+def test_what_is_done_in_a_store_is_not_done_again(
+    bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = digits(f"{bucket}/again", tmp_path)
+    first = trained(run, stop_after=1)
+    assert len(first.tickets) == 3
+    whole = trained(run)
+    assert len(whole.tickets) == 6
+    assert all(whole.tickets[one] == row for one, row in first.tickets.items())
+
+
+def test_a_run_in_a_store_is_found_by_its_folder(bucket: str, tmp_path: Path) -> None:
+    data = npz(tmp_path)
+    run = run_of(tmp_path, "npz", str(data), f"{bucket}/found")
+    write_experiment(run)
+    found = locate(at(str(run.folder.path), "EXPERIMENT.yaml"))
+    assert found.folder == run.folder
+    assert found.experiment == run.experiment
 
 
 def test_one_driver_per_run_in_a_store_too(bucket: str, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """The rows of a run: collected from its folders, written as tables, read as data frames."""
 
+import json
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -23,7 +24,7 @@ from ltray.analysis.columns import (
 from ltray.errors import LtrayError
 from ltray.experiment import Experiment
 from ltray.experiment_file import read_experiment
-from ltray.files import TEMPORARY_PREFIX, read_json, write_whole
+from ltray.files import at, names_below, read_all, write_whole
 from ltray.layout import ReplicateFolder, RunFolder
 from ltray.lottery.tickets import TicketKey
 from ltray.lottery.trajectory import read_trajectory
@@ -117,7 +118,7 @@ def read_results(run_path: Path | str) -> Results:
     Raises:
         LtrayError: the folder is not a run, or a table is damaged.
     """
-    run = RunFolder(Path(run_path))
+    run = RunFolder(at(str(run_path), "run_path"))
     experiment = _experiment_of(run)
     margin = experiment.report.margin
     if run.tickets_table.is_file() and run.epochs_table.is_file():
@@ -146,31 +147,38 @@ def _collect_dense(rows: Rows, number: int, replicate: ReplicateFolder) -> None:
 
 
 def _collect_tickets(rows: Rows, number: int, replicate: ReplicateFolder) -> None:
-    if not replicate.tickets.is_dir():
-        return
-    names = sorted(path.name for path in replicate.tickets.iterdir() if path.is_dir())
-    for name in names:
-        if name.startswith(TEMPORARY_PREFIX):
-            continue
+    found = _ended(replicate)
+    for (name, path), content in zip(found.items(), read_all(list(found.values())), strict=True):
+        if content is None:
+            continue  # a failed.json: a sweep that begins now tries the ticket again
+        record = _record(path, content, ("row", "epochs"))
+        check_ticket(path, record["row"])
+        _check_place(path, record["row"], (number, name))
+        check_epochs(path, record["epochs"])
+        rows.put(record["row"], record["epochs"])
+
+
+def _ended(replicate: ReplicateFolder) -> dict[str, Path]:
+    """Ticket -> the file that says how it ended."""
+    there = set(names_below(replicate.tickets))
+    found = {}
+    for name in sorted({one.partition("/")[0] for one in there}):
         ticket = replicate.ticket(name)
-        for path in (ticket.done, ticket.failed):
-            if path.is_file():
-                record = _read_record(path, ("row", "epochs"))
-                check_ticket(path, record["row"])
-                _check_place(path, record["row"], (number, name))
-                check_epochs(path, record["epochs"])
-                rows.put(record["row"], record["epochs"])
-                break
+        ends = [path for path in (ticket.done, ticket.failed) if f"{name}/{path.name}" in there]
+        if ends:
+            found[name] = ends[0]
+    return found
 
 
-def _read_record(path: Path, keys: Iterable[str]) -> dict[str, Any]:
+def _record(path: Path, content: bytes, keys: Iterable[str]) -> dict[str, Any]:
     try:
-        record = read_json(path)
+        record = json.loads(content)
     except (JSONDecodeError, UnicodeDecodeError) as error:
         raise damaged(path, f"is not JSON: {error}") from error
     for key in keys:
         if key not in record:
             raise damaged(path, f"has no '{key}'")
+    assert isinstance(record, dict)
     return record
 
 

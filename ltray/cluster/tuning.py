@@ -5,12 +5,13 @@ import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from ray import tune
 from ray.tune.logger import JsonLoggerCallback, TBXLoggerCallback
 
 from ltray.errors import LtrayError, StageFailed
+from ltray.files import is_local
 
 OnReport = Callable[[Mapping[str, Any]], None]
 
@@ -58,7 +59,7 @@ def run_trials(  # noqa: PLR0913 (each is a thing of its own, and has its name i
             tune_config=_tune_config(key, at_once),
             run_config=tune.RunConfig(
                 name=f"{key}s-again-{number}" if number else f"{key}s",
-                storage_path=str(storage),
+                **stored_in(storage),
                 failure_config=tune.FailureConfig(max_failures=max(0, max_failures - 1)),
                 callbacks=[reporting, JsonLoggerCallback(), TBXLoggerCallback()],
                 verbose=0,
@@ -71,6 +72,22 @@ def run_trials(  # noqa: PLR0913 (each is a thing of its own, and has its name i
         if not left:
             break
     return errors
+
+
+def stored_in(folder: Path) -> dict[str, Any]:
+    """What Tune and Ray Train are told of a folder for their own files.
+
+    One in a store is reached as all else in the run is, with the same library and credentials.
+    """
+    if is_local(folder):
+        return {"storage_path": str(folder)}
+    from pyarrow.fs import FSSpecHandler, PyFileSystem
+
+    store = cast("Any", folder)
+    return {
+        "storage_path": store.path,
+        "storage_filesystem": PyFileSystem(FSSpecHandler(store.fs)),
+    }
 
 
 def _tune_config(key: str, at_once: int | None) -> tune.TuneConfig:

@@ -4,7 +4,6 @@ name -> tensor in every mapping; a mask's tensors are bool, True = kept.
 n: prunable weights in all, n_t: those of one tensor t.
 """
 
-import json
 from collections.abc import Mapping
 from decimal import Decimal
 from pathlib import Path
@@ -12,12 +11,10 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import safe_open
-from safetensors.torch import save
 
 from ltray.errors import LtrayError
 from ltray.experiment import Prune, decimal, exact_count
-from ltray.files import write_whole
+from ltray.tensors import read_tensors, write_tensors
 
 Scores = Mapping[str, torch.Tensor]
 Mask = dict[str, torch.Tensor]
@@ -122,15 +119,13 @@ def save_mask(path: Path, mask: Mask) -> None:
         "shape": {name: list(part.shape) for name, part in mask.items()},
         "density": {name: int(part.sum()) / part.numel() for name, part in mask.items()},
     }
-    # One key of metadata: safetensors writes several in no fixed order, and files should be equal.
-    write_whole(path, save(packed, metadata={"ltray": json.dumps(header, sort_keys=True)}))
+    write_tensors(path, packed, header)
 
 
 def load_mask(path: Path) -> Mask:
     """Read a mask that `save_mask` wrote."""
-    with safe_open(path, framework="pt") as file:
-        shapes = json.loads(file.metadata()["ltray"])["shape"]
-        return {name: _unpack(file.get_tensor(name), shape) for name, shape in shapes.items()}
+    packed, header = read_tensors(path)
+    return {name: _unpack(packed[name], shape) for name, shape in header["shape"].items()}
 
 
 def _unpack(packed: torch.Tensor, shape: list[int]) -> torch.Tensor:

@@ -4,18 +4,13 @@ The trajectory's step files and a running ticket's state are the same thing: all
 step needs, so that going on from the file gives the bits of never having stopped.
 """
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import save
 
-from ltray.files import write_whole
 from ltray.lottery.trajectory import EpochRow
-
-Tensors = dict[str, torch.Tensor]
+from ltray.tensors import Tensors, read_tensors, write_tensors
 
 
 @dataclass(frozen=True)
@@ -55,30 +50,26 @@ def save_snapshot(path: Path, snapshot: Snapshot) -> None:
         "train_seconds": snapshot.train_seconds,
         "epochs": snapshot.epochs,
     }
-    contiguous = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
-    write_whole(path, save(contiguous, metadata={"ltray": json.dumps(header)}))
+    write_tensors(path, tensors, header)
 
 
 def load_snapshot(path: Path) -> Snapshot:
     """Read a snapshot that `save_snapshot` wrote, onto the CPU."""
     model: Tensors = {}
     optimizer: dict[str, Tensors] = {}
-    with safe_open(path, framework="pt") as file:
-        header = json.loads(file.metadata()["ltray"])
-        for key in file.keys():  # noqa: SIM118 (not a mapping)
-            kind, _, name = key.partition(":")
-            if kind == "model":
-                model[name] = file.get_tensor(key)
-            elif kind == "optimizer":
-                parameter, _, part = name.rpartition(":")
-                optimizer.setdefault(parameter, {})[part] = file.get_tensor(key)
-        loss_sum = file.get_tensor("loss_sum")
+    tensors, header = read_tensors(path)
+    loss_sum = tensors.pop("loss_sum")
+    for key, tensor in tensors.items():
+        kind, _, name = key.partition(":")
+        if kind == "model":
+            model[name] = tensor
+        else:
+            parameter, _, part = name.rpartition(":")
+            optimizer.setdefault(parameter, {})[part] = tensor
     epochs = tuple(header.pop("epochs"))
     return Snapshot(model=model, optimizer=optimizer, loss_sum=loss_sum, epochs=epochs, **header)
 
 
 def load_weights(path: Path) -> Tensors:
     """The network's state_dict from a snapshot, without the rest of it."""
-    with safe_open(path, framework="pt") as file:
-        keys = [key for key in file.keys() if key.startswith("model:")]  # noqa: SIM118
-        return {key.removeprefix("model:"): file.get_tensor(key) for key in keys}
+    return load_snapshot(path).model

@@ -8,7 +8,7 @@ import torch
 
 from ltray.errors import StageFailed
 from ltray.experiment import replicate_seeds, step_of
-from ltray.files import sha256_of
+from ltray.files import remove, sha256_of
 from ltray.group import ALONE, Group
 from ltray.lottery.snapshot import Snapshot, load_snapshot, save_snapshot
 from ltray.lottery.trajectory import EpochRow, Trajectory, read_trajectory, write_trajectory
@@ -104,7 +104,7 @@ class _DenseRun:
         hashes = {path.name: sha256_of(path) for path in map(self.folder.step, missing)}
         record = record.model_copy(update={"sha256": {**record.sha256, **hashes}})
         write_trajectory(self.folder, record)
-        self.folder.dense_state.unlink(missing_ok=True)
+        remove(self.folder.dense_state)
         return record
 
     def _check_experiment(self) -> None:
@@ -202,7 +202,6 @@ class _DenseRun:
         self._save(self.folder.dense_state, network)
 
     def _new_record(self, network: Network, started_at: str, attempts: int) -> Trajectory:
-        save_correct(self.folder.dense_correct, network.correct)
         row = {
             "ticket": network.name,
             "replicate": self.replicate,
@@ -223,5 +222,9 @@ class _DenseRun:
             parameters=sum(sizes.values()),
             steps_per_epoch=self.recipe.steps_per_epoch,
             total_steps=self.recipe.total_steps,
-            sha256={self.folder.dense_correct.name: sha256_of(self.folder.dense_correct)},
+            sha256={
+                self.folder.dense_correct.name: save_correct(
+                    self.folder.dense_correct, network.correct
+                )
+            },
         )

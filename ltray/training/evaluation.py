@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from ltray.data.batches import Batches
 from ltray.group import Group
-from ltray.lottery.snapshot import Tensors
+from ltray.tensors import Tensors
 from ltray.training.backends.backend import Backend, on_its_device
 
 

@@ -11,10 +11,11 @@ from torch import nn
 from torch.nn import functional
 
 from ltray.lottery.masks import Mask
-from ltray.lottery.snapshot import Snapshot, Tensors
+from ltray.lottery.snapshot import Snapshot
 from ltray.lottery.trajectory import EpochRow
 from ltray.models.classics import BasicBlock, Shortcut
 from ltray.randomness import seed_for
+from ltray.tensors import Tensors
 from ltray.training.recipe import Recipe
 
 DRAW_NOTHING = {

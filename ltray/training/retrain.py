@@ -6,15 +6,15 @@ from functools import partial
 from typing import Any
 
 import torch
-from safetensors.torch import save
 
 from ltray.experiment import step_of
-from ltray.files import read_json, sha256_of, write_json, write_whole
+from ltray.files import read_json, remove, write_json
 from ltray.lottery.masks import Mask, dead_layers, kept_weights, load_mask
 from ltray.lottery.snapshot import Snapshot, load_snapshot, load_weights, save_snapshot
 from ltray.lottery.tickets import Pack, Ticket, ticket_columns
 from ltray.lottery.trajectory import EpochRow, Trajectory, read_trajectory
 from ltray.run import Run
+from ltray.tensors import write_tensors
 from ltray.training.backends.trial import Choice, choose
 from ltray.training.fit import Member, fit
 from ltray.training.gpu_use import GpuUse
@@ -189,21 +189,19 @@ class _Retraining:
     def _finish(self, network: Network) -> Record:
         """Write a ticket's files, ticket.json last."""
         folder = self.folder.ticket(network.name)
-        files = []
+        hashes = {}
         if not network.diverged:
-            tensors = {
-                name: part.cpu().contiguous() for name, part in network.model.state_dict().items()
+            hashes = {
+                folder.weights.name: write_tensors(folder.weights, network.model.state_dict()),
+                folder.correct.name: save_correct(folder.correct, network.correct),
             }
-            write_whole(folder.weights, save(tensors))
-            save_correct(folder.correct, network.correct)
-            files = [folder.weights, folder.correct]
         record = {
             "row": self._row(network),
             "epochs": [self._with_replicate(row) for row in network.epochs],
-            "sha256": {path.name: sha256_of(path) for path in files},
+            "sha256": hashes,
         }
         write_json(folder.done, record)
-        folder.state.unlink(missing_ok=True)
+        remove(folder.state)
         return record
 
     def _live(self, network: Network) -> EpochRow:

@@ -1,6 +1,5 @@
 """What a dense run and a pack have in common before the first step and after the last."""
 
-import json
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
@@ -8,19 +7,18 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import save
 
 from ltray.data.batches import Batches, DataSet, open_data_set
 from ltray.data.manifest import read_manifest
 from ltray.experiment import Data
-from ltray.files import read_json, write_json, write_whole
+from ltray.files import read_json, write_json
 from ltray.group import ALONE, Group
 from ltray.layout import DataFolder
-from ltray.lottery.snapshot import Tensors
 from ltray.models.networks import build
 from ltray.own_code import check_unchanged
 from ltray.randomness import seed_for
 from ltray.run import Run
+from ltray.tensors import Tensors, write_tensors
 from ltray.training.backends.trial import Choice
 from ltray.training.network import Network
 from ltray.training.place import Place
@@ -127,8 +125,12 @@ def conditions(place: Place, choice: Choice, started_at: str, attempts: int) -> 
     }
 
 
-def save_correct(path: Path, correct: Tensors) -> None:
-    """Write per image whether top-1 was right, bit-packed: uint8 [ceil(images / 8)] a split."""
+def save_correct(path: Path, correct: Tensors) -> str:
+    """Write per image whether top-1 was right, bit-packed: uint8 [ceil(images / 8)] a split.
+
+    Returns:
+        the file's SHA-256.
+    """
     packed = {name: torch.from_numpy(np.packbits(hits.numpy())) for name, hits in correct.items()}
     header = {"images": {name: hits.numel() for name, hits in correct.items()}}
-    write_whole(path, save(packed, metadata={"ltray": json.dumps(header, sort_keys=True)}))
+    return write_tensors(path, packed, header)
