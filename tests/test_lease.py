@@ -8,10 +8,12 @@ from pathlib import Path
 import pytest
 from commands import HANGS
 
+from ltray.cluster import lease as lease_module
 from ltray.cluster.lease import LAPSES_AFTER_SECONDS, only_driver
 from ltray.errors import LtrayError
 from ltray.files import read_json, write_json
 from ltray.layout import RunFolder
+from ltray.say import Say
 
 
 def test_a_second_driver_is_refused_and_the_first_is_named(tmp_path: Path) -> None:
@@ -46,10 +48,11 @@ def test_a_process_with_a_dead_drivers_number_is_not_taken_for_it(tmp_path: Path
         pass
 
 
-@pytest.mark.parametrize("seconds", [0.0, 2 * LAPSES_AFTER_SECONDS])
+@pytest.mark.parametrize("seconds", [0.0, 2 * LAPSES_AFTER_SECONDS, -1e6])
 def test_a_driver_of_another_host_is_taken_over_when_its_lease_has_lapsed(
-    tmp_path: Path, seconds: float
+    tmp_path: Path, seconds: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(lease_module, "WATCHED_SECONDS", 1.0)
     run = RunFolder(tmp_path / "run")
     with only_driver(run):
         lease = read_json(run.lease)
@@ -60,6 +63,73 @@ def test_a_driver_of_another_host_is_taken_over_when_its_lease_has_lapsed(
     else:
         with pytest.raises(LtrayError, match="elsewhere"), only_driver(run):
             pytest.fail("took over a living driver")
+
+
+def test_a_driver_whose_clock_is_behind_is_not_taken_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lease_module, "WATCHED_SECONDS", 10.0)
+    run = RunFolder(tmp_path / "run")
+    with only_driver(run):
+        lease = {**read_json(run.lease), "host": "elsewhere", "renewed_at": 1.0}
+    write_json(run.lease, lease)
+    timer = threading.Timer(1.5, write_json, (run.lease, {**lease, "renewed_at": 16.0}))
+    timer.start()
+    with pytest.raises(LtrayError, match="elsewhere"), only_driver(run):
+        pytest.fail("took over a driver that renews its lease")
+    timer.join()
+
+
+def go_on(say: Say) -> None:
+    until = time.monotonic() + HANGS
+    while time.monotonic() < until:
+        say("still at work")
+        time.sleep(0.01)
+
+
+def test_a_driver_that_lost_its_run_stops_at_its_next_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lease_module, "RENEWED_EVERY_SECONDS", 0.05)
+    run = RunFolder(tmp_path / "run")
+    with only_driver(run) as lease:
+        say = lease.also(lambda _line: None)
+        say("at work")
+        write_json(run.lease, {**read_json(run.lease), "token": "another", "host": "elsewhere"})
+        with pytest.raises(LtrayError, match="elsewhere"):
+            go_on(say)
+    assert read_json(run.lease)["token"] == "another"
+
+
+def test_a_lease_keeps_the_drivers_last_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lease_module, "RENEWED_EVERY_SECONDS", 0.05)
+    run = RunFolder(tmp_path / "run")
+    heard: list[str] = []
+    with only_driver(run) as lease:
+        lease.also(heard.append)("37/100 tickets")
+        until = time.monotonic() + HANGS
+        while read_json(run.lease)["said"] != "37/100 tickets" and time.monotonic() < until:
+            time.sleep(0.01)
+        assert read_json(run.lease)["said"] == "37/100 tickets"
+    assert heard == ["37/100 tickets"]
+
+
+def test_a_damaged_lease_does_not_stop_the_driver_that_renews_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lease_module, "RENEWED_EVERY_SECONDS", 0.05)
+    run = RunFolder(tmp_path / "run")
+    with only_driver(run) as lease:
+        run.lease.write_text("{")
+        time.sleep(0.3)
+        lease.check()
+        run.lease.unlink()
+        until = time.monotonic() + HANGS
+        while not run.lease.is_file() and time.monotonic() < until:
+            time.sleep(0.01)
+        assert read_json(run.lease)["token"] == lease.token
 
 
 def test_a_driver_that_slept_too_long_leaves_the_next_ones_lease_alone(tmp_path: Path) -> None:
