@@ -36,7 +36,7 @@ from archives import repeated
 from measuring import TreeMeter, conditions, interleaved, print_table, rates, summary, write_json
 
 from ltray.cluster.preparing import prepare
-from ltray.cluster.session import session
+from ltray.cluster.session import Connection, session
 from ltray.data.archives.source import Source
 from ltray.data.archives.sources import open_source
 from ltray.data.manifest import write_manifest
@@ -76,7 +76,7 @@ def main() -> None:
         ProcessPoolExecutor(
             mp_context=get_context("spawn"), initializer=torch.set_num_threads, initargs=(1,)
         ) as pool,
-        session(None),
+        session(Connection()),
     ):
         variants = {
             "ltray": partial(by_ray, run),
@@ -175,7 +175,7 @@ def by_pool(run: Run, pool: ProcessPoolExecutor, write: Callable[..., object]) -
 
 def one_job(run: Run) -> "Job":
     """Prepare from nothing in a Ray session of its own."""
-    with session(None), TreeMeter() as meter:
+    with session(Connection()), TreeMeter() as meter:
         by_ray(run)
     return Job(
         **asdict(meter.reading),

@@ -37,7 +37,9 @@ import pyarrow.parquet as pq
 import yaml
 from measuring import conditions, print_table, summary, write_json
 
-from ltray.cluster.session import session
+from ltray.cluster.lease import only_driver
+from ltray.cluster.nodes import Demands, demands
+from ltray.cluster.session import Connection, session
 from ltray.cluster.trials import pack_trial
 from ltray.cluster.tuning import run_trials
 from ltray.files import read_json
@@ -107,9 +109,9 @@ def idle_trials(_options: argparse.Namespace) -> list[dict[str, Any]]:
         run = locate(DEFAULT, Path(root))
         started = time.perf_counter()
         ended: list[float] = []
-        with session(None):
+        with only_driver(run.folder) as lease, session(Connection()):
             begun = time.perf_counter()
-            trials_of_done_tickets(run, ended)
+            trials_of_done_tickets(run, demands(run.folder, lease.token), ended)
     each = [after - before for before, after in pairwise(ended)]
     return [
         {"what": "starting Ray, s", **summary([begun - started])},
@@ -119,12 +121,12 @@ def idle_trials(_options: argparse.Namespace) -> list[dict[str, Any]]:
     ]
 
 
-def trials_of_done_tickets(run: Run, ended: list[float]) -> None:
+def trials_of_done_tickets(run: Run, wanted: Demands, ended: list[float]) -> None:
     """A trial for each ticket, one at a time; the moments at which their reports arrive."""
     packs = [Pack((ticket,), (ticket,)) for ticket in grid(run.experiment)]
     by_name = {pack.name: pack for pack in packs}
     errors = run_trials(
-        partial(pack_trial, run=run, packs=by_name),
+        partial(pack_trial, run=run, wanted=wanted, packs=by_name),
         "pack",
         list(by_name),
         resources={"cpu": 1, "gpu": 0},

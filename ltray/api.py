@@ -43,8 +43,9 @@ def run_sweep(
         LtrayError: what is wrong with the experiment, its source or the cluster.
         StageFailed: the dense run diverged, or a part of the data could not be written.
     """
+    from ltray.cluster.session import Connection
     from ltray.cluster.sweeping import sweep_run
 
     run = locate_experiment(experiment, root_folder(root))
-    sweep_run(run, address, say)
+    sweep_run(run, Connection(address), say)
     return read_results(run.folder.path)

@@ -6,8 +6,12 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ltray.errors import LtrayError
+
+if TYPE_CHECKING:
+    from ltray.cluster.session import Connection
 
 FAILED = 1
 INTERRUPTED = 130
@@ -28,11 +32,23 @@ def parser(command: str, description: str) -> argparse.ArgumentParser:
     return arguments
 
 
-def add_address(arguments: argparse.ArgumentParser) -> None:
-    """The argument of the commands that need Ray."""
+def add_connection(arguments: argparse.ArgumentParser) -> None:
+    """The arguments of the commands that need Ray."""
     arguments.add_argument(
         "--address", help="of a running Ray cluster, or auto; without it Ray starts here"
     )
+    arguments.add_argument(
+        "--ship-code",
+        action="store_true",
+        help="send this ltray to the workers, in place of the one that they have installed",
+    )
+
+
+def connection(options: argparse.Namespace) -> "Connection":
+    """What `add_connection` asked for."""
+    from ltray.cluster.session import Connection
+
+    return Connection(options.address, options.ship_code)
 
 
 def _root(text: str) -> Path:
@@ -43,9 +59,10 @@ def _root(text: str) -> Path:
 
 def experiment_path(given: str | None) -> Path:
     """The experiment that a person named, or the default."""
+    from ltray.files import at
     from ltray.locate import experiments_folder
 
-    return Path(given) if given else experiments_folder() / "digits.yaml"
+    return at(given, "EXPERIMENT.yaml") if given else experiments_folder() / "digits.yaml"
 
 
 def exit_with(work: Callable[[], int]) -> None:

@@ -1,12 +1,19 @@
 """`python -m ltray.dense`: the dense run alone, and the shards that it needs."""
 
-from ltray.command_line import add_address, exit_with, experiment_path, parser, timed_lines
+from ltray.command_line import (
+    add_connection,
+    connection,
+    exit_with,
+    experiment_path,
+    parser,
+    timed_lines,
+)
 
 
 def main() -> int:
     """Run the command; returns its exit status."""
     arguments = parser("dense", "Train the unpruned network and save it at the reset points.")
-    add_address(arguments)
+    add_connection(arguments)
     options = arguments.parse_args()
 
     from ltray.cluster.sweeping import dense_run
@@ -14,7 +21,7 @@ def main() -> int:
 
     run = locate(experiment_path(options.experiment), options.root)
     say = timed_lines()
-    for replicate, trajectory in dense_run(run, options.address, say).items():
+    for replicate, trajectory in dense_run(run, connection(options), say).items():
         row = trajectory.row
         accuracy = f"validation {row['val_top1']:.4f}, test {row['test_top1']:.4f}"
         say(f"replicate {replicate}: {accuracy}; {run.folder.replicate(replicate).path}")

@@ -1,12 +1,19 @@
 """`python -m ltray.prepare`: a source's own files to Parquet shards."""
 
-from ltray.command_line import add_address, exit_with, experiment_path, parser, timed_lines
+from ltray.command_line import (
+    add_connection,
+    connection,
+    exit_with,
+    experiment_path,
+    parser,
+    timed_lines,
+)
 
 
 def main() -> int:
     """Run the command; returns its exit status."""
     arguments = parser("prepare", "Make the shards of an experiment from its source's own files.")
-    add_address(arguments)
+    add_connection(arguments)
     arguments.add_argument(
         "--verify", action="store_true", help="read all shards back and say what is wrong"
     )
@@ -24,12 +31,12 @@ def main() -> int:
     run = locate(experiment_path(options.experiment), options.root)
     say = timed_lines()
     if options.verify:
-        faults = verify_run(run, options.address, say)
+        faults = verify_run(run, connection(options), say)
         for fault in faults:
             print(fault)
         print(f"{run.data.path}: {f'{len(faults)} faults' if faults else 'whole'}")
         return int(bool(faults))
-    manifest = prepare_run(run, options.address, say, options.checksums)
+    manifest = prepare_run(run, connection(options), say, options.checksums)
     for line in as_text(manifest):
         say(line)
     say(f"shards: {run.data.path}")

@@ -11,13 +11,10 @@ def main() -> int:
     from ltray.analysis.page import write_report
     from ltray.analysis.results import collect, write_tables
     from ltray.cluster.lease import has_driver, only_driver
-    from ltray.errors import LtrayError
-    from ltray.locate import locate, write_experiment
+    from ltray.locate import check_begun, locate, write_experiment
 
     run = locate(experiment_path(options.experiment), options.root)
-    if not run.folder.path.is_dir():
-        mend = "sweep it first, or give the --root that its run lies in"
-        raise LtrayError(str(run.folder.path), "there is no such run yet", mend)
+    check_begun(run)
     if not has_driver(run.folder):  # a sweep at work writes its tables itself
         with only_driver(run.folder):
             write_experiment(run)

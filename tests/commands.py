@@ -1,5 +1,6 @@
 """Running the commands as a person does, and looking at what they left behind."""
 
+import json
 import os
 import resource
 import signal
@@ -89,6 +90,41 @@ def pretended_gpus(count: int) -> Iterator[tuple[str, int]]:
     assert cluster.stdout is not None
     try:
         yield cluster.stdout.readline().strip(), cluster.pid
+    finally:
+        cluster.communicate()
+
+
+@contextmanager
+def local_cluster(*environments: dict[str, str]) -> Iterator[str]:
+    """A Ray cluster of nodes with 2 CPUs each on this machine: its address.
+
+    Args:
+        environments: variables of each node's processes, the head's first.
+    """
+    code = (
+        "import json, sys\n"
+        "from ray._private.authentication import authentication_token_setup as tokens\n"
+        "from ray.cluster_utils import Cluster\n"
+        "tokens.maybe_enable_token_auth_if_token_available(warn_if_disabled=False)\n"  # as ray start
+        "cluster = Cluster()\n"
+        "for variables in json.loads(sys.argv[1]):\n"
+        "    cluster.add_node(num_cpus=2, env_vars=variables, include_dashboard=False)\n"
+        "cluster.wait_for_nodes()\n"
+        "print(cluster.address, flush=True)\n"
+        "sys.stdin.read()\n"
+        "cluster.shutdown()"
+    )
+    cluster = subprocess.Popen(
+        [sys.executable, "-c", code, json.dumps(environments)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        start_new_session=True,
+    )
+    assert cluster.stdout is not None
+    try:
+        yield cluster.stdout.readline().strip()
     finally:
         cluster.communicate()
 

@@ -349,10 +349,10 @@ def test_a_group_of_which_one_process_is_killed_gives_the_bits_of_an_undisturbed
 
 
 def test_a_group_may_lie_on_several_nodes_but_needs_a_gpu_for_each_process() -> None:
-    cluster = Cluster(nodes=((4, 2), (4, 1), (64, 0)), gpu_names=(), dashboard="")
+    cluster = Cluster(nodes=((4, 2), (4, 1), (64, 0)), gpu_names=(), dashboard="", joined=False)
     assert groups_at_once(Sweep(), cluster, 3) == (1, 2)
     assert groups_at_once(Sweep(cpus_per_trial=1), cluster, 1) == (3, 1)
     with pytest.raises(LtrayError, match=r"sweep.dense_gpus.*there is room for 3"):
         groups_at_once(Sweep(), cluster, 4)
     with pytest.raises(LtrayError, match="there is room for 1;"):
-        groups_at_once(Sweep(cpus_per_trial=3), Cluster(((4, 2),), (), ""), 2)
+        groups_at_once(Sweep(cpus_per_trial=3), Cluster(((4, 2),), (), "", joined=False), 2)

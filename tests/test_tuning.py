@@ -11,7 +11,7 @@ import os
 import sys
 from pathlib import Path
 
-from ltray.cluster.session import session
+from ltray.cluster.session import Connection, session
 from ltray.cluster.tuning import run_trials
 
 
@@ -33,7 +33,7 @@ def trial(config):
 
 
 ended = []
-with session(None):
+with session(Connection()):
     errors = run_trials(
         trial,
         "pack",

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import ray.train
 
+from ltray.cluster.nodes import Demands
 from ltray.cluster.trials import Reports, Row, is_due, place_of, report_error
 from ltray.errors import LtrayError
 from ltray.run import Run
@@ -16,10 +17,13 @@ from ltray.run import Run
 REPORT_EVERY_SECONDS = 5.0
 
 
-def train_in_group(config: Row, run: Run, workers: int, worker: Row, storage: Path) -> None:
+def train_in_group(  # noqa: PLR0913, PLR0917 (who, what, and where)
+    config: Row, run: Run, wanted: Demands, workers: int, worker: Row, storage: Path
+) -> None:
     """Tune's trainable for one replicate's dense run; the trial itself only waits.
 
     Args:
+        wanted: of every process that trains.
         workers: how many processes train, each on one GPU, on one node or several.
         worker: `cpus` and `gpus` of each.
         storage: where Ray Train's files of this launch go.
@@ -28,9 +32,11 @@ def train_in_group(config: Row, run: Run, workers: int, worker: Row, storage: Pa
     from ray.train.torch import TorchConfig, TorchTrainer
     from ray.tune.integration.ray_train import TuneReportCallback
 
+    from ltray.cluster.tuning import stored_in
+
     replicate = config["replicate"]
     trainer = TorchTrainer(
-        partial(_work, run=run, replicate=replicate),
+        partial(_work, run=run, wanted=wanted, replicate=replicate),
         train_loop_config=worker,
         # What travels on the CPU does so by gloo; for GPUs the processes add nccl themselves, since
         # only they know whether torch sees them.
@@ -42,7 +48,7 @@ def train_in_group(config: Row, run: Run, workers: int, worker: Row, storage: Pa
         ),
         run_config=ray.train.RunConfig(
             name=str(replicate),
-            storage_path=str(storage),
+            **stored_in(storage),
             callbacks=[TuneReportCallback()],
             logging_config=ray.train.LoggingConfig(log_level="ERROR"),  # else it logs every row
         ),
@@ -53,12 +59,12 @@ def train_in_group(config: Row, run: Run, workers: int, worker: Row, storage: Pa
         report_error(_cause(error))
 
 
-def _work(config: Row, run: Run, replicate: int) -> None:
+def _work(config: Row, run: Run, wanted: Demands, replicate: int) -> None:
     """What each process does."""
     from ltray.group import Processes
     from ltray.training.dense import train_dense
 
-    place = place_of(config)
+    place = place_of(config, wanted)
     group = Processes(place.device)
     # Each report waits for all processes, so the first says for all when it is time.
     due = partial(is_due, every_seconds=REPORT_EVERY_SECONDS)

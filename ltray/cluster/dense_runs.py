@@ -5,6 +5,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from ltray.cluster.nodes import Demands
 from ltray.cluster.session import Cluster, groups_at_once, trial_resources
 from ltray.cluster.tasks import results_of
 from ltray.errors import StageFailed
@@ -34,10 +35,15 @@ def whole_trajectories(run: Run) -> dict[int, Trajectory]:
     return found
 
 
-def train_dense_runs(run: Run, cluster: Cluster, storage: Path, say: Say) -> dict[int, Trajectory]:
+def train_dense_runs(
+    run: Run, wanted: Demands, cluster: Cluster, storage: Path, say: Say
+) -> dict[int, Trajectory]:
     """Make every replicate's trajectory whole; one trial each. Replicate -> trajectory.
 
     On several GPUs the trial only waits for processes of its own, one on each GPU.
+
+    Args:
+        wanted: of every process that trains.
 
     Raises:
         StageFailed: a dense run diverged, or its trial failed for good.
@@ -46,7 +52,7 @@ def train_dense_runs(run: Run, cluster: Cluster, storage: Path, say: Say) -> dic
     whole = whole_trajectories(run)
     left = [number for number in range(run.experiment.replicates) if number not in whole]
     if left:
-        errors = _run_trials(run, left, cluster, storage, say)
+        errors = _run_trials(run, wanted, left, cluster, storage, say)
         for replicate, error in errors.items():
             raise StageFailed(f"dense run, replicate {replicate}", error, "mend that and try again")
         whole = whole_trajectories(run)
@@ -54,8 +60,13 @@ def train_dense_runs(run: Run, cluster: Cluster, storage: Path, say: Say) -> dic
     return whole
 
 
-def _run_trials(
-    run: Run, replicates: Sequence[int], cluster: Cluster, storage: Path, say: Say
+def _run_trials(  # noqa: PLR0913, PLR0917 (what a trial needs, and what it is told)
+    run: Run,
+    wanted: Demands,
+    replicates: Sequence[int],
+    cluster: Cluster,
+    storage: Path,
+    say: Say,
 ) -> dict[int, str]:
     """Train, in one process or in a group of them. Replicate -> error of what failed for good."""
     from ltray.cluster.tuning import run_trials
@@ -74,13 +85,14 @@ def _run_trials(
         from ltray.cluster.trials import dense_trial
 
         resources = trial_resources(sweep, cluster, gpus)
-        return trials(partial(dense_trial, run=run), resources=resources)
+        return trials(partial(dense_trial, run=run, wanted=wanted), resources=resources)
     from ltray.cluster.dense_group import train_in_group
 
     at_once, cpus = groups_at_once(sweep, cluster, gpus)
     trainable = partial(
         train_in_group,
         run=run,
+        wanted=wanted,
         workers=gpus,
         worker={"cpus": cpus, "gpus": 1},
         storage=storage / "groups",

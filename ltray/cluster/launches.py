@@ -9,6 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from ltray.cluster.nodes import Demands
 from ltray.cluster.session import Cluster
 from ltray.files import read_json, write_json
 from ltray.layout import RunFolder
@@ -17,9 +18,14 @@ PACKAGES = ("ltray", "ray", "torch")
 
 
 class Launch:
-    """One call of a command on a run, which adds itself to launches.json."""
+    """One call of a command on a run, which adds itself to launches.json.
 
-    def __init__(self, run: RunFolder) -> None:
+    Attributes:
+        demands: what it asks of every process that works for it.
+    """
+
+    def __init__(self, run: RunFolder, demands: Demands) -> None:
+        self.demands = demands
         self._path = run.launches
         self._before = read_json(self._path)["launches"] if self._path.is_file() else []
         self._started = datetime.now(UTC)

@@ -8,9 +8,10 @@ from typing import Any
 
 from ltray.analysis.columns import TICKET_COLUMNS
 from ltray.analysis.results import Rows, write_tables
+from ltray.cluster.nodes import Demands
 from ltray.cluster.progress import Progress
 from ltray.experiment import as_written
-from ltray.files import read_json, write_json
+from ltray.files import read_json, remove, write_json
 from ltray.lottery.tickets import Pack, Ticket, TicketKey, grid, key, ready, ticket_columns
 from ltray.lottery.trajectory import Trajectory
 from ltray.run import Run
@@ -26,6 +27,7 @@ class Retraining:
     for good is recorded as failed.
 
     Args:
+        wanted: of every process that trains.
         trajectories: replicate -> its dense run.
         rows: the run's; kept up to date with every report.
         resources: CPUs and GPUs of a trial.
@@ -35,6 +37,7 @@ class Retraining:
     def __init__(  # noqa: PLR0913, PLR0917 (what a round needs)
         self,
         run: Run,
+        wanted: Demands,
         trajectories: Mapping[int, Trajectory],
         rows: Rows,
         resources: Mapping[str, int],
@@ -42,6 +45,7 @@ class Retraining:
         say: Say,
     ) -> None:
         self.run = run
+        self.wanted = wanted
         self.trajectories = trajectories
         self.rows = rows
         self.resources = resources
@@ -75,7 +79,7 @@ class Retraining:
 
         by_name = {pack.name: pack for pack in packs}
         return run_trials(
-            partial(pack_trial, run=self.run, packs=by_name),
+            partial(pack_trial, run=self.run, wanted=self.wanted, packs=by_name),
             "pack",
             list(by_name),
             resources=self.resources,
@@ -131,7 +135,7 @@ class Retraining:
             row = self.rows.tickets.get(key(ticket))
             if row is not None and row["status"] == "failed":
                 folder = self.run.folder.replicate(ticket.replicate).ticket(ticket.name)
-                folder.failed.unlink(missing_ok=True)
+                remove(folder.failed)
                 del self.rows.tickets[key(ticket)]
 
     def _fail(self, ticket: Ticket, pack: Pack, error: str) -> None:

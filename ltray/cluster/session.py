@@ -27,16 +27,31 @@ SETTINGS = {
 
 
 @dataclass(frozen=True)
+class Connection:
+    """How a command comes to its cluster.
+
+    Attributes:
+        address: host:port of a running one, or auto; None starts Ray on this machine.
+        ship_code: send this process's ltray to the workers, in place of the one that they have.
+    """
+
+    address: str | None = None
+    ship_code: bool = False
+
+
+@dataclass(frozen=True)
 class Cluster:
     """What Ray says it has.
 
     Attributes:
         nodes: CPUs and GPUs of each.
+        joined: whether it was there before; one that was started for this session is this machine.
     """
 
     nodes: tuple[tuple[int, int], ...]
     gpu_names: tuple[str, ...]
     dashboard: str
+    joined: bool
 
     @property
     def cpus(self) -> int:
@@ -55,8 +70,8 @@ class Cluster:
 
 
 @contextmanager
-def session(address: str | None) -> Iterator[Cluster]:
-    """Join the cluster at `address`, or start one on this machine; leave it at the end.
+def session(connection: Connection) -> Iterator[Cluster]:
+    """Join the cluster at the address, or start one on this machine; leave it at the end.
 
     A session that the process has already, a notebook's for instance, is used and left alone.
 
@@ -65,23 +80,30 @@ def session(address: str | None) -> Iterator[Cluster]:
     """
     for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)
+    address = connection.address
     if address is not None and _has_token():
         # Ray's clusters ask for a token by default, but who joins one sends none by default.
         os.environ.setdefault("RAY_AUTH_MODE", "token")
     import ray
 
     if ray.is_initialized():
-        yield _cluster(dashboard="")
+        yield _cluster(dashboard="", joined=True)
         return
     if address not in (None, "auto"):
         _check_answers(str(address))
+    shipped = {"py_modules": [str(Path(__file__).parents[1])]} if connection.ship_code else None
     try:
-        context = ray.init(address=address or "local", log_to_driver=False, logging_level="ERROR")
+        context = ray.init(
+            address=address or "local",
+            log_to_driver=False,
+            logging_level="ERROR",
+            runtime_env=shipped,
+        )
     except ConnectionError as error:
         reason = str(error.__cause__ or error).splitlines()[0]
         raise _no_cluster(str(address), reason) from None
     try:
-        yield _cluster(context.dashboard_url or "")
+        yield _cluster(context.dashboard_url or "", joined=address is not None)
     finally:
         ray.shutdown()
 
@@ -155,7 +177,7 @@ def _cpus(sweep: Sweep, cluster: Cluster, gpus: int) -> int:
     return max(1, cluster.cpus_per_gpu * gpus)
 
 
-def _cluster(dashboard: str) -> Cluster:
+def _cluster(dashboard: str, joined: bool) -> Cluster:
     import ray
 
     resources = [node["Resources"] for node in ray.nodes() if node["Alive"]]
@@ -165,4 +187,5 @@ def _cluster(dashboard: str) -> Cluster:
         nodes=tuple((int(one.get("CPU", 0)), int(one.get("GPU", 0))) for one in resources),
         gpu_names=tuple(sorted(names)),
         dashboard=dashboard,
+        joined=joined,
     )

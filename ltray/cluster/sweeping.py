@@ -7,10 +7,11 @@ from ltray.analysis.card import write_card
 from ltray.analysis.results import Rows, collect, write_tables
 from ltray.cluster.dense_runs import make_all_masks, train_dense_runs, whole_trajectories
 from ltray.cluster.launches import Launch
-from ltray.cluster.lease import only_driver
+from ltray.cluster.lease import Lease, only_driver
+from ltray.cluster.nodes import check_nodes, demands
 from ltray.cluster.preparing import check_archives, prepare, remove_copies
 from ltray.cluster.retraining import Retraining
-from ltray.cluster.session import Cluster, session, trial_resources
+from ltray.cluster.session import Cluster, Connection, session, trial_resources
 from ltray.cluster.tasks import on_each_part
 from ltray.contradictions import margin_warning, too_few_images
 from ltray.data.manifest import Manifest, PartFile, read_manifest
@@ -25,7 +26,7 @@ from ltray.run import Run
 from ltray.say import Say
 
 
-def prepare_run(run: Run, address: str | None, say: Say, checksums: bool = False) -> Manifest:
+def prepare_run(run: Run, connection: Connection, say: Say, checksums: bool = False) -> Manifest:
     """Make the run's shards, if they are not made.
 
     Args:
@@ -35,7 +36,8 @@ def prepare_run(run: Run, address: str | None, say: Say, checksums: bool = False
         LtrayError: the source is not what it should be.
         StageFailed: a part could not be written.
     """
-    with only_driver(run.folder):
+    with only_driver(run.folder) as lease:
+        say = lease.also(say)
         prepared = run.data.manifest.is_file()
         if prepared and not checksums:
             write_experiment(run)
@@ -44,14 +46,14 @@ def prepare_run(run: Run, address: str | None, say: Say, checksums: bool = False
             remove_copies(run, say)
             say(f"already prepared: {run.data.path}")
             return read_manifest(run.data)
-        with _launch(run, address, say) as (launch, _):
+        with _launch(run, lease, connection, say) as (launch, _):
             if checksums:
                 with launch.stage("checksums"):
                     check_archives(run, say)
             return _prepared(run, launch, say)
 
 
-def verify_run(run: Run, address: str | None, say: Say) -> list[str]:
+def verify_run(run: Run, connection: Connection, say: Say) -> list[str]:
     """Read the run's shards back on the cluster; what is wrong with them, empty = nothing.
 
     Raises:
@@ -62,48 +64,48 @@ def verify_run(run: Run, address: str | None, say: Say) -> list[str]:
     def spread(
         read: Callable[[PartFile], PartReading], parts: Sequence[PartFile]
     ) -> list[PartReading]:
-        with session(address) as cluster:
+        with session(connection) as cluster:
             say(_cluster_line(cluster))
             return on_each_part(read, parts, "verify", say)
 
     return verify(run.data, spread)
 
 
-def dense_run(run: Run, address: str | None, say: Say) -> dict[int, Trajectory]:
+def dense_run(run: Run, connection: Connection, say: Say) -> dict[int, Trajectory]:
     """Make the run's trajectories whole, and its shards where they are not made.
 
     Raises:
         LtrayError: a person's mistake.
         StageFailed: a stage could not do its work.
     """
-    _check_root(run)
-    with only_driver(run.folder):
+    with only_driver(run.folder) as lease:
+        say = lease.also(say)
         whole = whole_trajectories(run)
         if len(whole) == run.experiment.replicates:
             write_experiment(run)
             say(f"already whole: {run.folder.replicate(0).trajectory.parent}")
             return whole
-        with _launch(run, address, say) as (launch, cluster):
+        with _launch(run, lease, connection, say) as (launch, cluster):
             whole = _dense_stages(run, launch, cluster, say)
         write_tables(run.folder, collect(run.folder), run.experiment.report.margin)
         return whole
 
 
-def sweep_run(run: Run, address: str | None, say: Say) -> int:
+def sweep_run(run: Run, connection: Connection, say: Say) -> int:
     """Finish the run's grid; returns how many of its tickets have failed.
 
     Raises:
         LtrayError: a person's mistake.
         StageFailed: a stage could not do its work.
     """
-    _check_root(run)
     keys = [key(ticket) for ticket in grid(run.experiment)]
-    with only_driver(run.folder):
+    with only_driver(run.folder) as lease:
+        say = lease.also(say)
         rows = collect(run.folder)
         ended = [one for one in keys if one in rows.tickets and not _failed(rows, one)]
         say(_grid_line(run, len(keys), len(ended)))
         if len(ended) < len(keys):
-            _sweep(run, rows, address, say)
+            _sweep(run, rows, lease, connection, say)
         else:
             write_experiment(run)
             if not _is_shown(run):
@@ -112,15 +114,8 @@ def sweep_run(run: Run, address: str | None, say: Say) -> int:
         return sum(_failed(rows, one) for one in keys)
 
 
-def _check_root(run: Run) -> None:
-    if not is_local(run.folder.path):
-        found = f"{run.folder.path.parent}: training to an object store is not yet available"
-        mend = "name a folder; only prepare can write to an object store"
-        raise LtrayError("--root", found, mend)
-
-
-def _sweep(run: Run, rows: Rows, address: str | None, say: Say) -> None:
-    with _launch(run, address, say) as (launch, cluster):
+def _sweep(run: Run, rows: Rows, lease: Lease, connection: Connection, say: Say) -> None:
+    with _launch(run, lease, connection, say) as (launch, cluster):
         trajectories = _dense_stages(run, launch, cluster, say)
         with launch.stage("masks"):
             make_all_masks(run, trajectories, say)
@@ -131,7 +126,9 @@ def _sweep(run: Run, rows: Rows, address: str | None, say: Say) -> None:
         storage = run.folder.tune(launch.name)
         with launch.stage("retrainings"):
             try:
-                Retraining(run, trajectories, rows, resources, storage, say).finish()
+                Retraining(
+                    run, launch.demands, trajectories, rows, resources, storage, say
+                ).finish()
             finally:
                 write_tables(run.folder, rows, run.experiment.report.margin)
         launch.write()  # the report shows it
@@ -140,17 +137,25 @@ def _sweep(run: Run, rows: Rows, address: str | None, say: Say) -> None:
 
 
 @contextmanager
-def _launch(run: Run, address: str | None, say: Say) -> Iterator[tuple[Launch, Cluster]]:
-    """A Ray session, with how long each stage took written down however it ends."""
-    launch = Launch(run.folder)
+def _launch(
+    run: Run, lease: Lease, connection: Connection, say: Say
+) -> Iterator[tuple[Launch, Cluster]]:
+    """A Ray session, with how long each stage took written down however it ends.
+
+    Raises:
+        LtrayError: a node has another ltray than this process, or does not reach the root.
+    """
+    launch = Launch(run.folder, demands(run.folder, lease.token))
     for folder in (run.folder.path, run.data.path):
         remove_abandoned(folder)
     with ExitStack() as stack:
         stack.callback(launch.write)
         with launch.stage("start Ray"):
-            cluster = stack.enter_context(session(address))
+            cluster = stack.enter_context(session(connection))
         launch.on(cluster)
         say(_cluster_line(cluster))
+        if cluster.joined:
+            check_nodes(launch.demands)
         yield launch, cluster
 
 
@@ -158,7 +163,7 @@ def _dense_stages(run: Run, launch: Launch, cluster: Cluster, say: Say) -> dict[
     manifest = _prepared(run, launch, say)
     _check_counts(run, manifest, say)
     with launch.stage("dense run"):
-        return train_dense_runs(run, cluster, run.folder.tune(launch.name), say)
+        return train_dense_runs(run, launch.demands, cluster, run.folder.tune(launch.name), say)
 
 
 def _prepared(run: Run, launch: Launch, say: Say) -> Manifest:
@@ -192,6 +197,8 @@ def _show(run: Run, rows: Rows, say: Say) -> None:
 def _is_shown(run: Run) -> bool:
     """Whether tables and page are there and younger than everything that they show."""
     folder = run.folder
+    if not is_local(folder.path):
+        return False  # a store tells seconds only
     shown = [folder.report, folder.tickets_table, folder.epochs_table]
     shows = [folder.experiment, *folder.path.glob("replicate-*/tickets/*/*.json")]
     if not all(path.is_file() for path in shown):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import ray
 from ray import tune
 
+from ltray.cluster.nodes import Demands
 from ltray.errors import LtrayError
 from ltray.lottery.tickets import Pack
 from ltray.run import Run
@@ -31,13 +32,13 @@ REPORT_EVERY_SECONDS = 1.0  # each report waits for the driver: often is slow fo
 Row = dict[str, Any]
 
 
-def dense_trial(config: Row, run: Run) -> None:
+def dense_trial(config: Row, run: Run, wanted: Demands) -> None:
     """Tune's trainable for one replicate's dense run."""
     from ltray.training.dense import train_dense
 
     reports = Reports()
-    place = place_of(config)
     try:
+        place = place_of(config, wanted)
         train_dense(run, config["replicate"], place, lambda row: reports.add([row], []))
     except LtrayError as error:
         reports.flush()
@@ -45,13 +46,13 @@ def dense_trial(config: Row, run: Run) -> None:
     reports.flush()
 
 
-def pack_trial(config: Row, run: Run, packs: dict[str, Pack]) -> None:
+def pack_trial(config: Row, run: Run, wanted: Demands, packs: dict[str, Pack]) -> None:
     """Tune's trainable for one pack of tickets."""
     from ltray.training.retrain import train_pack
 
     reports = Reports()
-    place = place_of(config)
     try:
+        place = place_of(config, wanted)
         train_pack(run, packs[config["pack"]], place, reports.add)
     except LtrayError as error:
         reports.flush()
@@ -137,9 +138,14 @@ def _shown(rows: Sequence[Row]) -> dict[str, float]:
     return {name: sum(values) / len(values) for name, values in found.items() if values}
 
 
-def place_of(config: Row) -> "Place":
-    """Where a trial or a worker is, with the CPUs and GPUs that its config says."""
+def place_of(config: Row, wanted: Demands) -> "Place":
+    """Where a trial or a worker is, with the CPUs and GPUs that its config says.
+
+    Raises:
+        LtrayError: it is on a node, come later than the driver perhaps, that cannot do its part.
+    """
     from ltray.training.place import this_place
 
     node = ray.util.get_node_ip_address()
+    wanted.check(node)
     return this_place(config["gpus"], config["cpus"], node)
