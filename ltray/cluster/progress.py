@@ -71,7 +71,7 @@ class Progress:
         if not left or left == left_then:
             return ""
         seconds = (time.monotonic() - then) / (left_then - left) * left
-        return f"about {_duration(seconds)} left"
+        return f"about {duration(seconds)} left"
 
 
 def _steps(ticket: Ticket, trajectory: Trajectory) -> int:
@@ -91,7 +91,8 @@ def _sparsest(matching: Sequence[Mapping[str, Any]]) -> str:
     )
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Seconds in the unit that reads best."""
     if seconds < 100:
         return f"{seconds:.0f} s"
     if seconds < 6000:
