@@ -13,6 +13,7 @@ from ltray.cluster.lease import holder
 from ltray.errors import LtrayError
 from ltray.files import TEMPORARY_PREFIX, remove, write_whole
 from ltray.layout import RunFolder
+from ltray.patience import is_storage_error
 
 ANSWER_SECONDS = 120.0  # a node may have to import from a cold disk first
 PACKAGES = ("torch", "torchvision", "numpy")  # whose versions may change the bits of a result
@@ -44,6 +45,7 @@ class Demands:
 
         Raises:
             LtrayError: saying all that is wrong.
+            OSError: storage does not answer, which may pass.
         """
         if self in _MET:
             return
@@ -84,7 +86,7 @@ def _answers(wanted: Demands) -> Iterator[tuple[str, str]]:
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     nodes = [node for node in ray.nodes() if node["Alive"]]
-    ask = ray.remote(_faults)
+    ask = ray.remote(_said_faults)
     put = ray.put(wanted)  # which nodes fetch from this process, as they will fetch packs
     asked = {
         node["NodeID"]: ask.options(
@@ -118,6 +120,15 @@ def _answer(task: Any) -> list[str]:
     return faults
 
 
+def _said_faults(wanted: Demands) -> list[str]:
+    try:
+        return _faults(wanted)
+    except Exception as error:
+        if not isinstance(error, OSError) and not is_storage_error(error):
+            raise
+        return [f"cannot read and write {wanted.run.path}: {error}"]
+
+
 def _faults(wanted: Demands) -> list[str]:
     return [*_other_versions(wanted), *_root_faults(wanted)]
 
@@ -130,19 +141,15 @@ def _other_versions(wanted: Demands) -> Iterator[str]:
 
 
 def _root_faults(wanted: Demands) -> Iterator[str]:
-    try:
-        lease = holder(wanted.run)
-        if lease is None:
-            yield f"does not see the driver's files in {wanted.run.path}"
-            return
-        if lease["token"] != wanted.token:
-            yield f"{wanted.run.path} has the files of another driver, on {lease['host']}"
-            return
+    lease = holder(wanted.run)
+    if lease is None:
+        yield f"does not see the driver's files in {wanted.run.path}"
+    elif lease["token"] != wanted.token:
+        yield f"{wanted.run.path} has the files of another driver, on {lease['host']}"
+    else:
         probe = wanted.run.path / f"{TEMPORARY_PREFIX}probe-{secrets.token_hex(4)}"
         write_whole(probe, b"")
         remove(probe)
-    except (OSError, LtrayError) as error:
-        yield f"cannot read and write {wanted.run.path}: {error}"
 
 
 @lru_cache(maxsize=1)

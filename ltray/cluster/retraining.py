@@ -14,6 +14,7 @@ from ltray.experiment import as_written
 from ltray.files import read_json, remove, write_json
 from ltray.lottery.tickets import Pack, Ticket, TicketKey, grid, key, ready, ticket_columns
 from ltray.lottery.trajectory import Trajectory
+from ltray.patience import check_room, is_storage_error, patiently
 from ltray.run import Run
 from ltray.say import Say
 
@@ -65,11 +66,12 @@ class Retraining:
         while packs := ready(self.run.experiment, self.rows.tickets, alone):
             errors = self._round(packs, len(alone))
             for pack in packs:
-                self._collect(pack)
+                patiently(partial(self._collect, pack), self.run.folder.path)
                 left = [ticket for ticket in pack.tickets if key(ticket) not in self.rows.tickets]
                 reason = errors.get(pack.name, "its trial ended without a result")
                 if left and len(pack.tickets) == 1:
-                    self._fail(left[0], pack, reason)
+                    fail = partial(self._fail, left[0], pack, reason)
+                    patiently(fail, self.run.folder.path)
                     self._say(f"failed: {left[0].name}: {reason}")
                 alone |= {key(ticket) for ticket in left}
 
@@ -96,8 +98,18 @@ class Retraining:
         ended = [(one["row"]["replicate"], one["row"]["ticket"]) for one in report["records"]]
         self.progress.see(report["rows"], ended)
         if time.monotonic() - self.tables_written > TABLES_EVERY_SECONDS:
-            write_tables(self.run.folder, self.rows, self.run.experiment.report.margin)
             self.tables_written = time.monotonic()
+            self._write_tables()
+
+    def _write_tables(self) -> None:
+        """A storage that fails now is written to the next time."""
+        try:
+            write_tables(self.run.folder, self.rows, self.run.experiment.report.margin)
+        except Exception as error:
+            check_room(error, self.run.folder.path)
+            if not is_storage_error(error):
+                raise
+            self._say(f"warning: the tables could not be written this time: {error}")
 
     def _check_device(self, row: Mapping[str, Any]) -> None:
         """Say once that torch does not see the GPUs that trials are given, or NVML does not."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 
 from ltray.analysis.card import write_card
 from ltray.analysis.results import Rows, collect, write_tables
@@ -22,6 +23,7 @@ from ltray.files import is_local, remove_abandoned
 from ltray.locate import write_experiment
 from ltray.lottery.tickets import grid, key
 from ltray.lottery.trajectory import Trajectory
+from ltray.patience import patiently
 from ltray.run import Run
 from ltray.say import Say
 
@@ -130,7 +132,8 @@ def _sweep(run: Run, rows: Rows, lease: Lease, connection: Connection, say: Say)
                     run, launch.demands, trajectories, rows, resources, storage, say
                 ).finish()
             finally:
-                write_tables(run.folder, rows, run.experiment.report.margin)
+                tables = partial(write_tables, run.folder, rows, run.experiment.report.margin)
+                patiently(tables, run.folder.path)
         launch.write()  # the report shows it
         with launch.stage("report"):
             _show(run, rows, say)
@@ -143,7 +146,8 @@ def _launch(
     """A Ray session, with how long each stage took written down however it ends.
 
     Raises:
-        LtrayError: a node has another ltray than this process, or does not reach the root.
+        LtrayError: another driver of the cluster is at work on the run; a node has another
+            ltray than this process, or does not reach the root.
     """
     launch = Launch(run.folder, demands(run.folder, lease.token))
     for folder in (run.folder.path, run.data.path):
@@ -155,6 +159,9 @@ def _launch(
         launch.on(cluster)
         say(_cluster_line(cluster))
         if cluster.joined:
+            from ltray.cluster.lock import only_driver_here
+
+            stack.enter_context(only_driver_here(run.folder))
             check_nodes(launch.demands)
         yield launch, cluster
 

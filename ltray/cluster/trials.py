@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import ray
@@ -11,6 +12,7 @@ from ray import tune
 from ltray.cluster.nodes import Demands
 from ltray.errors import LtrayError
 from ltray.lottery.tickets import Pack
+from ltray.patience import patiently
 from ltray.run import Run
 
 if TYPE_CHECKING:
@@ -36,24 +38,28 @@ def dense_trial(config: Row, run: Run, wanted: Demands) -> None:
     """Tune's trainable for one replicate's dense run."""
     from ltray.training.dense import train_dense
 
-    reports = Reports()
-    try:
+    def train(reports: Reports) -> None:
         place = place_of(config, wanted)
         train_dense(run, config["replicate"], place, lambda row: reports.add([row], []))
-    except LtrayError as error:
-        reports.flush()
-        report_error(error)
-    reports.flush()
+
+    _reporting(train, run)
 
 
 def pack_trial(config: Row, run: Run, wanted: Demands, packs: dict[str, Pack]) -> None:
     """Tune's trainable for one pack of tickets."""
     from ltray.training.retrain import train_pack
 
+    def train(reports: Reports) -> None:
+        train_pack(run, packs[config["pack"]], place_of(config, wanted), reports.add)
+
+    _reporting(train, run)
+
+
+def _reporting(train: Callable[["Reports"], None], run: Run) -> None:
+    """Train until it is done, also where storage fails for a while; nothing said is lost."""
     reports = Reports()
     try:
-        place = place_of(config, wanted)
-        train_pack(run, packs[config["pack"]], place, reports.add)
+        patiently(partial(train, reports), run.folder.path)
     except LtrayError as error:
         reports.flush()
         report_error(error)
