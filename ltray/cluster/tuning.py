@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -29,8 +29,9 @@ def run_trials(  # noqa: PLR0913 (each is a thing of its own, and has its name i
 ) -> dict[Any, str]:
     """Run one trial per value and wait for all of them.
 
-    A trial starts again until it has failed `max_failures` times; it finds by itself what it had
-    done. Tune's folder is written for people and TensorBoard, and never read back.
+    A trial starts again until it has failed `max_failures` times without getting any further in
+    between: one that a node is taken from every other hour comes to its end. It finds by itself
+    what it had done. Tune's folder is written for people and TensorBoard, and never read back.
 
     Args:
         trainable: takes a config with `key`, `cpus` and `gpus`.
@@ -118,6 +119,7 @@ class _Reporting(tune.Callback):  # type: ignore[misc]
     def __init__(self, on_report: OnReport, key: str) -> None:
         self._on_report = on_report
         self._key = key
+        self._furthest: defaultdict[Any, dict[Any, int]] = defaultdict(dict)
         self.failures: Counter[Any] = Counter()
         self.error: Exception | None = None
 
@@ -125,10 +127,12 @@ class _Reporting(tune.Callback):  # type: ignore[misc]
         """Called by Tune when it gives a trial up."""
         self.failures[trial.config[self._key]] += trial.num_failures
 
-    def on_trial_result(self, *, result: dict[str, Any], **_rest: Any) -> None:
+    def on_trial_result(self, *, trial: Any, result: dict[str, Any], **_rest: Any) -> None:
         """Called by Tune with each report; all of its arguments come by name."""
         if "rows" in result:
             rows = {name: json.loads(result[name]) for name in ("rows", "records")}
+            if self._is_further(trial.config[self._key], rows["rows"]):
+                trial.run_metadata.num_failures = 0
             try:
                 if "stage_failed" in result:
                     kind, args = json.loads(result["stage_failed"])
@@ -138,8 +142,18 @@ class _Reporting(tune.Callback):  # type: ignore[misc]
                 self.error = error
                 raise
 
+    def _is_further(self, value: Any, rows: Sequence[Mapping[str, Any]]) -> bool:
+        """Whether a trial has come to a step at which it had not been in any of its lives."""
+        furthest = self._furthest[value]
+        before = sum(furthest.values())
+        for row in rows:
+            ticket = row["ticket"]
+            furthest[ticket] = max(row["step"], furthest.get(ticket, 0))
+        return sum(furthest.values()) > before
+
 
 def _reason(error: BaseException) -> str:
-    """The last line of a trial's error, which names it."""
+    """The last line of a trial's error, which names it, without Ray's guesses at causes."""
     lines = [line for line in str(error).strip().splitlines() if line.strip()]
-    return lines[-1].strip() if lines else type(error).__name__
+    last = lines[-1].partition(" Some common causes include")[0].strip() if lines else ""
+    return last or type(error).__name__
