@@ -105,7 +105,7 @@ def local_cluster(*environments: dict[str, str]) -> Iterator[str]:
         "import json, sys\n"
         "from ray._private.authentication import authentication_token_setup as tokens\n"
         "from ray.cluster_utils import Cluster\n"
-        "tokens.maybe_enable_token_auth_if_token_available(warn_if_disabled=False)\n"  # as ray start
+        "tokens.maybe_enable_token_auth_if_token_available(warn_if_disabled=False)\n"
         "cluster = Cluster()\n"
         "for variables in json.loads(sys.argv[1]):\n"
         "    cluster.add_node(num_cpus=2, env_vars=variables, include_dashboard=False)\n"

@@ -9,12 +9,18 @@ import hypothesis
 import pytest
 import yaml
 
+from ltray.analysis.results import collect
 from ltray.data.archives.sources import open_source
 from ltray.data.manifest import write_manifest
 from ltray.data.shards import plan, write_part
 from ltray.experiment_file import read_experiment
 from ltray.locate import locate_experiment
+from ltray.lottery.pruning import make_masks
+from ltray.lottery.tickets import ready
 from ltray.run import Run
+from ltray.training.dense import train_dense
+from ltray.training.place import this_place
+from ltray.training.retrain import train_pack
 
 # A busy machine makes any example slow; what must be fast is measured in benchmarks/.
 hypothesis.settings.register_profile("ltray", deadline=None)
@@ -63,6 +69,15 @@ def prepare_without_ray(run: Run) -> None:
     planned = plan(source, run.pixels)
     records = [write_part(part, source, run.pixels, run.data) for part in planned.parts]
     write_manifest(run.data, planned, records, run.fingerprint, seconds=0.0)
+
+
+def train_without_ray(run: Run) -> None:
+    """What the trials of a sweep's first replicate do, in this process."""
+    place = this_place()
+    trajectory = train_dense(run, 0, place, lambda _row: None)
+    make_masks(run.experiment, run.folder.replicate(0), trajectory)
+    for pack in ready(run.experiment, collect(run.folder).tickets):
+        train_pack(run, pack, place, lambda _rows, _records: None)
 
 
 @pytest.fixture

@@ -26,15 +26,11 @@ from commands import (
     wait_until,
     write_experiment,
 )
-from conftest import MakeRun, small_document
+from conftest import MakeRun, small_document, train_without_ray
 
 from ltray.files import read_json
 from ltray.layout import RunFolder
-from ltray.lottery.pruning import make_masks
 from ltray.lottery.tickets import ready
-from ltray.training.dense import train_dense
-from ltray.training.place import this_place
-from ltray.training.retrain import train_pack
 
 pytestmark = pytest.mark.ray
 
@@ -44,11 +40,7 @@ LONG = {"train__epochs": 60, "prune__sparsities": [0.5, 0.8, 0.9, 0.95]}
 def undisturbed_bits(make_run: MakeRun, changes: dict[str, Any]) -> dict[str, str]:
     """What the sweep must give, made in this process without Ray."""
     of = make_run(**changes)
-    place = this_place()
-    trajectory = train_dense(of, 0, place, lambda _row: None)
-    make_masks(of.experiment, of.folder.replicate(0), trajectory)
-    for pack in ready(of.experiment, set()):
-        train_pack(of, pack, place, lambda _rows, _records: None)
+    train_without_ray(of)
     return final_bits(of.folder.path)
 
 

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -13,6 +14,7 @@ from ltray.lottery.masks import Mask, dead_layers, kept_weights, load_mask
 from ltray.lottery.snapshot import Snapshot, load_snapshot, load_weights, save_snapshot
 from ltray.lottery.tickets import Pack, Ticket, ticket_columns
 from ltray.lottery.trajectory import EpochRow, Trajectory, read_trajectory
+from ltray.memory import is_out_of_memory
 from ltray.run import Run
 from ltray.tensors import write_tensors
 from ltray.training.backends.trial import Choice, choose
@@ -54,7 +56,23 @@ def train_pack(run: Run, pack: Pack, place: Place, on_progress: OnProgress) -> N
     if before:
         on_progress([], before)
     if len(before) < len(ended):
-        _Retraining(run, pack, place, on_progress).train()
+        _train_left(run, pack, place, on_progress)
+
+
+def _train_left(run: Run, pack: Pack, place: Place, on_progress: OnProgress) -> None:
+    """Train together half as many each time that a device's memory does not suffice."""
+    while True:
+        retraining = _Retraining(run, pack, place, on_progress)
+        try:
+            retraining.train()
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error) or not retraining.take_fewer():
+                raise
+        else:
+            return
+        del retraining  # and with it the networks
+        if place.device.type == "cuda":
+            torch.cuda.empty_cache()
 
 
 class _Retraining:
@@ -74,15 +92,32 @@ class _Retraining:
         self.tickets = {ticket.name: ticket for ticket in left}
         self.masks = {name: self._mask(ticket) for name, ticket in self.tickets.items()}
         self.states = States(self._write_state)
+        self.choices: dict[str, Choice] = {}
 
     def train(self) -> None:
         self.choices = self._choices()
         for name, choice in self.choices.items():
             note(self.folder.ticket(name).attempts, self.place.device_name, choice)
-        fits = min(self._choice(ticket).fits for ticket in self.pack.seats)
-        at_once = fits * len(self.place.devices)
+        at_once = self._fitting() * len(self.place.devices)
         for first in range(0, len(self.pack.seats), at_once):
             self._train_together(self.pack.seats[first : first + at_once])
+
+    def take_fewer(self) -> bool:
+        """Note that a device has room for half as many as it was given; False when that was one."""
+        if not self.choices:
+            return False
+        devices = len(self.place.devices)
+        given = min(self._fitting(), math.ceil(len(self.pack.seats) / devices))
+        for name, choice in self.choices.items():
+            said = f"no memory for {given} together"
+            fewer = replace(choice, fits=given // 2, left_out=said)
+            if given > 1:
+                note(self.folder.ticket(name).attempts, self.place.device_name, fewer)
+        return given > 1
+
+    def _fitting(self) -> int:
+        """How many of the pack a device trains at a time."""
+        return min(self._choice(ticket).fits for ticket in self.pack.seats)
 
     def _train_together(self, seats: Sequence[Ticket]) -> None:
         """Train what fits the devices; its networks are gone before the next ones come."""
