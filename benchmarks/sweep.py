@@ -42,6 +42,7 @@ from ltray.cluster.nodes import Demands, demands
 from ltray.cluster.session import Connection, session
 from ltray.cluster.trials import pack_trial
 from ltray.cluster.tuning import run_trials
+from ltray.cluster.waiting import Waiting
 from ltray.files import read_json
 from ltray.locate import experiments_folder, locate
 from ltray.lottery.tickets import Pack, grid
@@ -133,6 +134,7 @@ def trials_of_done_tickets(run: Run, wanted: Demands, ended: list[float]) -> Non
         storage=run.folder.tune("idle"),
         max_failures=1,
         on_report=lambda _report: ended.append(time.perf_counter()),
+        waiting=Waiting({"cpu": 1, "gpu": 0}, (), print),
         at_once=1,
     )
     assert not errors, errors

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from ltray.cluster.session import Connection, session
 from ltray.cluster.tuning import run_trials
+from ltray.cluster.waiting import Waiting
 
 
 DIED = Path(sys.argv[1]) / "died"
@@ -42,6 +43,7 @@ with session(Connection()):
         storage=Path(sys.argv[1]),
         max_failures=3,
         on_report=lambda report: ended.extend(report["records"]),
+        waiting=Waiting({"cpu": 1, "gpu": 0}, (), print),
     )
 print(json.dumps({"ended": ended, "errors": errors}))
 """

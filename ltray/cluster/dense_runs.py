@@ -8,6 +8,7 @@ from typing import Any
 from ltray.cluster.nodes import Demands
 from ltray.cluster.session import Cluster, groups_at_once, trial_resources
 from ltray.cluster.tasks import results_of
+from ltray.cluster.waiting import Waiting
 from ltray.errors import StageFailed
 from ltray.experiment import as_written, step_of
 from ltray.lottery.trajectory import Trajectory, prunable_tensors, read_trajectory
@@ -85,7 +86,9 @@ def _run_trials(  # noqa: PLR0913, PLR0917 (what a trial needs, and what it is t
         from ltray.cluster.trials import dense_trial
 
         resources = trial_resources(sweep, cluster, gpus)
-        return trials(partial(dense_trial, run=run, wanted=wanted), resources=resources)
+        waiting = Waiting(resources, cluster.to_come, say)
+        trial = partial(dense_trial, run=run, wanted=wanted)
+        return trials(trial, resources=resources, waiting=waiting)
     from ltray.cluster.dense_group import train_in_group
 
     at_once, cpus = groups_at_once(sweep, cluster, gpus)
@@ -99,7 +102,8 @@ def _run_trials(  # noqa: PLR0913, PLR0917 (what a trial needs, and what it is t
     )
     # A CPU would be missing in the group. Tune wants a trial to have something: a byte of memory.
     resources = {"cpu": 0, "gpu": 0, "memory": 1}
-    return trials(trainable, resources=resources, at_once=at_once)
+    waiting = Waiting({"cpu": cpus * gpus, "gpu": gpus}, cluster.to_come, say)
+    return trials(trainable, resources=resources, waiting=waiting, at_once=at_once)
 
 
 def make_all_masks(run: Run, trajectories: Mapping[int, Trajectory], say: Say) -> None:

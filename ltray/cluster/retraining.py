@@ -10,6 +10,7 @@ from ltray.analysis.columns import TICKET_COLUMNS
 from ltray.analysis.results import Rows, write_tables
 from ltray.cluster.nodes import Demands
 from ltray.cluster.progress import Progress
+from ltray.cluster.waiting import Waiting
 from ltray.experiment import as_written
 from ltray.files import read_json, remove, write_json
 from ltray.lottery.tickets import Pack, Ticket, TicketKey, grid, key, ready, ticket_columns
@@ -32,6 +33,7 @@ class Retraining:
         trajectories: replicate -> its dense run.
         rows: the run's; kept up to date with every report.
         resources: CPUs and GPUs of a trial.
+        waiting: told how many trials wait for them.
         storage: where Tune's files of this launch go.
     """
 
@@ -42,6 +44,7 @@ class Retraining:
         trajectories: Mapping[int, Trajectory],
         rows: Rows,
         resources: Mapping[str, int],
+        waiting: Waiting,
         storage: Path,
         say: Say,
     ) -> None:
@@ -50,6 +53,7 @@ class Retraining:
         self.trajectories = trajectories
         self.rows = rows
         self.resources = resources
+        self.waiting = waiting
         self.storage = storage
         self.tables_written = time.monotonic()
         self._say = say
@@ -88,6 +92,7 @@ class Retraining:
             storage=self.storage / f"round-{number}",
             max_failures=self.run.experiment.sweep.max_failures,
             on_report=self._on_report,
+            waiting=self.waiting,
         )
 
     def _on_report(self, report: Mapping[str, Any]) -> None:

@@ -2,13 +2,16 @@
 
 import os
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from ltray.cluster.autoscaling import NodeType, node_types, told
 from ltray.errors import LtrayError
 from ltray.experiment import Sweep
+from ltray.say import Say
 
 # Ray reads these when it is imported, or when its first process starts.
 SETTINGS = {
@@ -24,6 +27,9 @@ SETTINGS = {
     "TUNE_GLOBAL_CHECKPOINT_S": "60",  # how often TensorBoard files reach the run's folder
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
 }
+
+
+NODES_COME_SECONDS = 180.0
 
 
 @dataclass(frozen=True)
@@ -46,12 +52,19 @@ class Cluster:
     Attributes:
         nodes: CPUs and GPUs of each.
         joined: whether it was there before; one that was started for this session is this machine.
+        to_come: the kinds of nodes that an autoscaler may add.
     """
 
     nodes: tuple[tuple[int, int], ...]
     gpu_names: tuple[str, ...]
     dashboard: str
     joined: bool
+    to_come: tuple[NodeType, ...] = ()
+
+    @property
+    def shapes(self) -> frozenset[tuple[int, int]]:
+        """CPUs and GPUs of the nodes that there are, and of those that may come."""
+        return frozenset(self.nodes) | {one.shape for one in self.to_come if one.shape}
 
     @property
     def cpus(self) -> int:
@@ -65,8 +78,8 @@ class Cluster:
 
     @property
     def cpus_per_gpu(self) -> int:
-        """On the GPU node that has fewest; 0 without GPUs."""
-        return min((cpus // gpus for cpus, gpus in self.nodes if gpus), default=0)
+        """On the GPU node that has fewest, or will have; 0 without GPUs."""
+        return min((cpus // gpus for cpus, gpus in self.shapes if gpus), default=0)
 
 
 @contextmanager
@@ -133,16 +146,17 @@ def trial_resources(sweep: Sweep, cluster: Cluster, gpus: int | str) -> dict[str
     """CPUs and GPUs of one trial.
 
     Args:
-        gpus: as the experiment has it: `auto` is 1 where the cluster has GPUs.
+        gpus: as the experiment has it: `auto` is 1 where the cluster has GPUs, or may have.
 
     Raises:
         LtrayError: no node has what one trial needs.
     """
-    wanted_gpus = int(cluster.gpus > 0) if gpus == "auto" else int(gpus)
+    has_gpus = any(shape[1] for shape in cluster.shapes)
+    wanted_gpus = int(has_gpus) if gpus == "auto" else int(gpus)
     cpus = _cpus(sweep, cluster, wanted_gpus)
-    if not any(cpus <= node[0] and wanted_gpus <= node[1] for node in cluster.nodes):
+    if not any(cpus <= node[0] and wanted_gpus <= node[1] for node in cluster.shapes):
         wanted = f"{cpus} CPUs and {wanted_gpus} GPUs a trial"
-        there = ", ".join(f"{node[0]} and {node[1]}" for node in sorted(set(cluster.nodes)))
+        there = ", ".join(f"{node[0]} and {node[1]}" for node in sorted(cluster.shapes))
         found = f"{wanted}, but no node has them; the nodes have {there}"
         keys = "sweep.cpus_per_trial, gpus_per_trial, dense_gpus"
         raise LtrayError(keys, found, "write less, or auto")
@@ -158,7 +172,13 @@ def groups_at_once(sweep: Sweep, cluster: Cluster, size: int) -> tuple[int, int]
         LtrayError: it cannot hold one.
     """
     cpus = _cpus(sweep, cluster, 1)
-    processes = sum(min(node[0] // cpus, node[1]) for node in cluster.nodes)
+    there_now = sum(min(node[0] // cpus, node[1]) for node in cluster.nodes)
+    to_come = sum(
+        one.at_most * min(one.shape[0] // cpus, one.shape[1])
+        for one in cluster.to_come
+        if one.shape
+    )
+    processes = max(there_now, to_come)
     if processes < size:
         there = ", ".join(f"{node[0]} and {node[1]}" for node in sorted(cluster.nodes))
         found = (
@@ -188,4 +208,30 @@ def _cluster(dashboard: str, joined: bool) -> Cluster:
         gpu_names=tuple(sorted(names)),
         dashboard=dashboard,
         joined=joined,
+        to_come=tuple(node_types()) if joined else (),
     )
+
+
+def awaited(cluster: Cluster, say: Say) -> Cluster:
+    """The cluster, when it has GPUs, or when no more nodes are to come by themselves.
+
+    `ray up` returns when the head is there: whether trials have GPUs must not depend on who was
+    faster, the command or the nodes.
+    """
+    until = time.monotonic() + NODES_COME_SECONDS
+    expected = 1 + sum(one.at_least for one in cluster.to_come)
+    if not _may_get_gpus(cluster) or len(cluster.nodes) >= expected:
+        return cluster
+    say(
+        f"waiting for nodes: {len(cluster.nodes)} of {expected} are there ({told(cluster.to_come)})"
+    )
+    while _may_get_gpus(cluster) and len(cluster.nodes) < expected and time.monotonic() < until:
+        time.sleep(2.0)
+        cluster = _cluster(cluster.dashboard, cluster.joined)
+    return cluster
+
+
+def _may_get_gpus(cluster: Cluster) -> bool:
+    """Whether it shows no GPU, while nodes may come that do not tell beforehand."""
+    unknown = any(one.shape is None for one in cluster.to_come)
+    return unknown and not any(gpus for _, gpus in cluster.shapes)

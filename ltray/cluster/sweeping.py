@@ -12,8 +12,9 @@ from ltray.cluster.lease import Lease, only_driver
 from ltray.cluster.nodes import check_nodes, demands
 from ltray.cluster.preparing import check_archives, prepare, remove_copies
 from ltray.cluster.retraining import Retraining
-from ltray.cluster.session import Cluster, Connection, session, trial_resources
+from ltray.cluster.session import Cluster, Connection, awaited, session, trial_resources
 from ltray.cluster.tasks import on_each_part
+from ltray.cluster.waiting import Waiting
 from ltray.contradictions import margin_warning, too_few_images
 from ltray.data.manifest import Manifest, PartFile, read_manifest
 from ltray.data.selection import image_counts
@@ -125,11 +126,12 @@ def _sweep(run: Run, rows: Rows, lease: Lease, connection: Connection, say: Say)
             rows.put_dense(replicate, trajectory.row, trajectory.epochs, trajectory.prunable)
         sweep = run.experiment.sweep
         resources = trial_resources(sweep, cluster, sweep.gpus_per_trial)
+        waiting = Waiting(resources, cluster.to_come, say)
         storage = run.folder.tune(launch.name)
         with launch.stage("retrainings"):
             try:
                 Retraining(
-                    run, launch.demands, trajectories, rows, resources, storage, say
+                    run, launch.demands, trajectories, rows, resources, waiting, storage, say
                 ).finish()
             finally:
                 tables = partial(write_tables, run.folder, rows, run.experiment.report.margin)
@@ -156,6 +158,8 @@ def _launch(
         stack.callback(launch.write)
         with launch.stage("start Ray"):
             cluster = stack.enter_context(session(connection))
+        if cluster.joined:
+            cluster = awaited(cluster, say)
         launch.on(cluster)
         say(_cluster_line(cluster))
         if cluster.joined:

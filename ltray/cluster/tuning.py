@@ -10,6 +10,7 @@ from typing import Any, cast
 from ray import tune
 from ray.tune.logger import JsonLoggerCallback, TBXLoggerCallback
 
+from ltray.cluster.waiting import Waiting
 from ltray.errors import LtrayError, StageFailed
 from ltray.files import is_local
 
@@ -25,6 +26,7 @@ def run_trials(  # noqa: PLR0913 (each is a thing of its own, and has its name i
     storage: Path,
     max_failures: int,
     on_report: OnReport,
+    waiting: Waiting,
     at_once: int | None = None,
 ) -> dict[Any, str]:
     """Run one trial per value and wait for all of them.
@@ -39,12 +41,13 @@ def run_trials(  # noqa: PLR0913 (each is a thing of its own, and has its name i
         resources: `cpu` and `gpu` of one trial.
         storage: a folder of this launch; Tune's own files go below it.
         on_report: called in the driver with each report, in the order of arrival.
+        waiting: told how many trials run and how many do not, again and again.
         at_once: how many trials may run at a time; as many as there is room for when None.
 
     Returns:
         value -> error of the trials that failed for good.
     """
-    reporting = _Reporting(on_report, key)
+    reporting = _Reporting(on_report, waiting, key)
     errors: dict[Any, str] = {}
     left = list(values)
     # Tune gives up a trial whose worker dies while it is handed over from the trial before, however
@@ -116,12 +119,18 @@ def _errors(tuner: tune.Tuner, reporting: "_Reporting") -> dict[str, str]:
 class _Reporting(tune.Callback):  # type: ignore[misc]
     """What trials report and how often they failed, value by value."""
 
-    def __init__(self, on_report: OnReport, key: str) -> None:
+    def __init__(self, on_report: OnReport, waiting: Waiting, key: str) -> None:
         self._on_report = on_report
+        self._waiting = waiting
         self._key = key
         self._furthest: defaultdict[Any, dict[Any, int]] = defaultdict(dict)
         self.failures: Counter[Any] = Counter()
         self.error: Exception | None = None
+
+    def on_step_begin(self, *, trials: Sequence[Any], **_rest: Any) -> None:
+        """Called by Tune before each thing that it does, a hundred times a second at most."""
+        statuses = Counter(trial.status for trial in trials)
+        self._waiting.look(statuses["RUNNING"], statuses["PENDING"])
 
     def on_trial_error(self, *, trial: Any, **_rest: Any) -> None:
         """Called by Tune when it gives a trial up."""

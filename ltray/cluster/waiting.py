@@ -1,0 +1,86 @@
+"""Trials that wait: for which resource, and who could give it."""
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ltray.cluster.autoscaling import NodeType, told
+from ltray.say import Say
+
+FIRST_AFTER_SECONDS = 20.0  # a worker that starts on a slow disk takes less
+AGAIN_AFTER_SECONDS = 120.0
+
+
+class Waiting:
+    """Says now and then what a sweep waits for while none of its trials runs.
+
+    Args:
+        resources: `cpu` and `gpu` of a trial.
+        to_come: the kinds of nodes that an autoscaler may add.
+    """
+
+    def __init__(self, resources: Mapping[str, int], to_come: Sequence[NodeType], say: Say) -> None:
+        self._resources = resources
+        self._to_come = to_come
+        self._say = say
+        self._due = time.monotonic() + FIRST_AFTER_SECONDS
+
+    def look(self, running: int, waiting: int) -> None:
+        """Say a line when it is time.
+
+        Args:
+            running: how many trials have a worker.
+            waiting: how many have none.
+        """
+        now = time.monotonic()
+        if running or not waiting:
+            self._due = now + FIRST_AFTER_SECONDS
+        elif now > self._due:
+            self._due = now + AGAIN_AFTER_SECONDS
+            self._say(line(waiting, self._resources, *_cluster(), self._to_come))
+
+
+def _cluster() -> tuple[Mapping[str, float], Mapping[str, float]]:
+    """What the session's cluster has, and what of it nobody uses."""
+    import ray
+
+    return ray.cluster_resources(), ray.available_resources()
+
+
+def line(
+    waiting: int,
+    resources: Mapping[str, int],
+    there: Mapping[str, float],
+    free: Mapping[str, float],
+    to_come: Sequence[NodeType],
+) -> str:
+    """What is said.
+
+    Args:
+        there: resource -> how much the cluster has.
+        free: of it.
+    """
+    names = {"CPU": resources["cpu"], "GPU": resources["gpu"]}
+    wanted = " and ".join(
+        f"{count} {name}{'s' if count > 1 else ''}" for name, count in names.items() if count
+    )
+    parts = [
+        f"{free.get(name, 0):g} of the cluster's {there.get(name, 0):g} {name}s are free"
+        for name, count in names.items()
+        if count
+    ]
+    givers = _givers(names, there, to_come)
+    return f"waiting: none of {waiting} trials has {wanted}; {', '.join(parts)}; {givers}"
+
+
+def _givers(names: Mapping[str, int], there: Mapping[str, Any], to_come: Sequence[NodeType]) -> str:
+    fitting = [
+        one
+        for one in to_come
+        if one.shape is None or (one.shape[0] >= names["CPU"] and one.shape[1] >= names["GPU"])
+    ]
+    if fitting:
+        return f"the autoscaler may start nodes ({told(fitting)}); `ray status` says how far it is"
+    if any(there.get(name, 0) < count for name, count in names.items()):
+        return "no node that is left has them: `ray start` one, or stop this and ask for less"
+    return "other jobs hold the rest: `ray status` and the dashboard's Actors page name them"
