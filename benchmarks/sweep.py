@@ -134,7 +134,7 @@ def trials_of_done_tickets(run: Run, wanted: Demands, ended: list[float]) -> Non
         storage=run.folder.tune("idle"),
         max_failures=1,
         on_report=lambda _report: ended.append(time.perf_counter()),
-        waiting=Waiting({"cpu": 1, "gpu": 0}, (), print),
+        waiting=Waiting({"cpu": 1, "gpu": 0}, (), lambda _line: None),
         at_once=1,
     )
     assert not errors, errors

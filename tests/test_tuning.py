@@ -43,7 +43,7 @@ with session(Connection()):
         storage=Path(sys.argv[1]),
         max_failures=3,
         on_report=lambda report: ended.extend(report["records"]),
-        waiting=Waiting({"cpu": 1, "gpu": 0}, (), print),
+        waiting=Waiting({"cpu": 1, "gpu": 0}, (), lambda _line: None),
     )
 print(json.dumps({"ended": ended, "errors": errors}))
 """
