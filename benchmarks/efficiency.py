@@ -162,10 +162,8 @@ def _trial(config: dict[str, Any], sleep: int, reports: int) -> None:
     """A pack that takes its time and none of the CPU, and says each second how far it is."""
     from ray import tune
 
-    step = 0
-    for _ in range(max(sleep, reports)):
+    for step in range(1, max(sleep, reports) + 1):
         time.sleep(1 if sleep else 0)
-        step += 1
         row = {"ticket": config["pack"], "step": step, "replicate": 0}
         tune.report({"rows": json.dumps([row]), "records": "[]"})
 
@@ -230,9 +228,8 @@ def simulation(
         report_every: seconds between two reports of a trial, which waits for each to be taken in.
     """
     chance = random.Random(0)
-    trials = [
-        TRIAL_SECONDS * chance.uniform(1 - SPREAD, 1 + SPREAD) for _ in range(TICKETS // PACK)
-    ]
+    lengths = (1 - SPREAD, 1 + SPREAD)
+    trials = [TRIAL_SECONDS * chance.uniform(*lengths) for _ in range(TICKETS // PACK)]
     alone = sum(trials)
     waiting = list(reversed(trials))
     # (when it needs the driver, which worker, seconds of its trial that are left)
@@ -252,17 +249,18 @@ def simulation(
         step = min(report_every, left)
         end = max(end, free_at + step)
         heapq.heappush(events, (free_at + step, worker, left - step))
+    asked = TICKETS * sum(requests[name] for name in _OF_A_TICKET)
+    memory = costs["driver bytes"] + len(trials) * costs["driver bytes per trial"]
     return {
         "report every s": report_every,
         "hours": end / 3600,
         "speed-up": alone / end,
         "of the best": alone / end / _best(trials),
         "driver busy": busy / end,
-        "reports": served,
-        "driver GiB": (costs["driver bytes"] + len(trials) * costs["driver bytes per trial"])
-        / 2**30,
-        "store requests": TICKETS * sum(requests[name] for name in _OF_A_TICKET),
-        "a second": TICKETS * sum(requests[name] for name in _OF_A_TICKET) / end,
+        "served": served,
+        "driver GiB": memory / 2**30,
+        "store requests": asked,
+        "a second": asked / end,
     }
 
 
