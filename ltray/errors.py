@@ -3,6 +3,8 @@
 LtrayError             a person's mistake: printed without a traceback, exit status 2
 ├── InvalidExperiment  everything that is wrong in one experiment file
 └── StageFailed        the work itself failed, not the person: exit status 1
+
+MachineLeaves          a trial's machine is about to be taken away: it goes on elsewhere
 """
 
 from collections.abc import Sequence
@@ -42,6 +44,10 @@ class StageFailed(LtrayError):
     """A stage could not do its work: a diverged dense run, a full disk."""
 
     exit_status = 1
+
+
+class MachineLeaves(Exception):
+    """The state is written; what is left is to be trained on another machine."""
 
 
 def did_you_mean(word: str, known: Sequence[str]) -> str:

@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,8 @@ import ray
 from ray import tune
 
 from ltray.cluster.nodes import Demands
-from ltray.errors import LtrayError
+from ltray.cluster.notices import Watch, drain_this_node, this_machine
+from ltray.errors import LtrayError, MachineLeaves
 from ltray.lottery.tickets import Pack
 from ltray.patience import patiently
 from ltray.run import Run
@@ -38,8 +40,8 @@ def dense_trial(config: Row, run: Run, wanted: Demands) -> None:
     """Tune's trainable for one replicate's dense run."""
     from ltray.training.dense import train_dense
 
-    def train(reports: Reports) -> None:
-        place = place_of(config, wanted)
+    def train(reports: Reports, leaves: Callable[[], str]) -> None:
+        place = replace(place_of(config, wanted), leaves=leaves)
         train_dense(run, config["replicate"], place, lambda row: reports.add([row], []))
 
     _reporting(train, run)
@@ -49,20 +51,31 @@ def pack_trial(config: Row, run: Run, wanted: Demands, packs: dict[str, Pack]) -
     """Tune's trainable for one pack of tickets."""
     from ltray.training.retrain import train_pack
 
-    def train(reports: Reports) -> None:
-        train_pack(run, packs[config["pack"]], place_of(config, wanted), reports.add)
+    def train(reports: Reports, leaves: Callable[[], str]) -> None:
+        place = replace(place_of(config, wanted), leaves=leaves)
+        train_pack(run, packs[config["pack"]], place, reports.add)
 
     _reporting(train, run)
 
 
-def _reporting(train: Callable[["Reports"], None], run: Run) -> None:
-    """Train until it is done, also where storage fails for a while; nothing said is lost."""
+def _reporting(train: Callable[["Reports", Callable[[], str]], None], run: Run) -> None:
+    """Train until it is done, also where storage fails for a while; nothing said is lost.
+
+    Raises:
+        MachineLeaves: so that Tune starts the trial on another node.
+    """
     reports = Reports()
-    try:
-        patiently(partial(train, reports), run.folder.path)
-    except LtrayError as error:
-        reports.flush()
-        report_error(error)
+    node = ray.util.get_node_ip_address()
+    with Watch(this_machine(), drain_this_node) as watch:
+        try:
+            patiently(partial(train, reports, lambda: watch.notice), run.folder.path)
+        except MachineLeaves as error:
+            reports.flush()
+            tune.report({"rows": "[]", "records": "[]", "leaves": f"{node}: {error}"})
+            raise
+        except LtrayError as error:
+            reports.flush()
+            report_error(error)
     reports.flush()
 
 

@@ -142,6 +142,8 @@ class _Reporting(tune.Callback):  # type: ignore[misc]
             rows = {name: json.loads(result[name]) for name in ("rows", "records")}
             if self._is_further(trial.config[self._key], rows["rows"]):
                 trial.run_metadata.num_failures = 0
+            if "leaves" in result:  # it fails next, and not by its own fault
+                trial.run_metadata.num_failures -= 1
             try:
                 if "stage_failed" in result:
                     kind, args = json.loads(result["stage_failed"])

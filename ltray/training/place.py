@@ -2,6 +2,7 @@
 
 import os
 import socket
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -19,6 +20,7 @@ class Place:
         gpus: how many the process was given, also where torch finds none of them.
         threads: CPUs of the trial. On a CPU the first computes and the others only decode.
         cuda_visible_devices: as it was set for the trial; empty without GPUs.
+        leaves: gives what is said of the machine's end; empty while nothing is.
     """
 
     device: torch.device
@@ -26,6 +28,7 @@ class Place:
     threads: int
     node: str
     cuda_visible_devices: str
+    leaves: Callable[[], str] = str
 
     @property
     def devices(self) -> tuple[torch.device, ...]:

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Sequence
 
+from ltray.errors import MachineLeaves
 from ltray.training.network import Network
 
 LONGEST_LOSS_SECONDS = 300.0
@@ -18,22 +19,32 @@ class States:
 
     Args:
         write: puts one network's state where a later attempt looks for it, whole or not at all.
+        leaves: what is said of the machine's end; empty while nothing is.
     """
 
-    def __init__(self, write: Callable[[Network], None]) -> None:
+    def __init__(self, write: Callable[[Network], None], leaves: Callable[[], str]) -> None:
         self._write = write
+        self._leaves = leaves
         self._written = time.monotonic()
         self._took = EXPECTED_SECONDS
 
     def due(self, epoch_ended: bool) -> bool:
         """Whether to write now."""
+        if self._leaves():
+            return True
         waited = time.monotonic() - self._written
         return waited > (self._took / LARGEST_SHARE if epoch_ended else LONGEST_LOSS_SECONDS)
 
     def write(self, networks: Sequence[Network]) -> None:
-        """Write all of these, one after the other: each goes on from its own."""
+        """Write all of these, one after the other: each goes on from its own.
+
+        Raises:
+            MachineLeaves: when they are written, if the machine is about to be taken away.
+        """
         started = time.monotonic()
         for network in networks:
             self._write(network)
         self._written = time.monotonic()
         self._took = self._written - started
+        if notice := self._leaves():
+            raise MachineLeaves(notice)

@@ -1,0 +1,138 @@
+"""A machine that is about to be taken away: its trials write their state and go on elsewhere."""
+
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from commands import (
+    HANGS,
+    final_bits,
+    finish,
+    local_cluster,
+    only_run,
+    rows,
+    start,
+    tickets_in_training,
+    wait_until,
+    write_experiment,
+)
+from conftest import MakeRun, small_document, train_without_ray
+
+from ltray.cluster.notices import Watch, aws_notice, this_machine
+from ltray.errors import MachineLeaves
+from ltray.lottery.pruning import make_masks
+from ltray.lottery.tickets import ready
+from ltray.training.dense import train_dense
+from ltray.training.place import this_place
+from ltray.training.retrain import train_pack
+
+
+class Ec2:
+    """What an instance asks about itself: nothing to say, or a notice."""
+
+    def __init__(self) -> None:
+        self.ends = False
+        service = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_PUT(self) -> None:
+                self._answer(200, "a token" if self.path == "/latest/api/token" else "")
+
+            def do_GET(self) -> None:
+                known = self.path == "/latest/meta-data/spot/instance-action"
+                allowed = self.headers["X-aws-ec2-metadata-token"] == "a token"
+                if service.ends and known and allowed:
+                    self._answer(200, '{"action": "terminate", "time": "2026-11-26T08:22:00Z"}')
+                else:
+                    self._answer(404, "")
+
+            def _answer(self, status: int, text: str) -> None:
+                self.send_response(status)
+                self.send_header("Content-Length", str(len(text)))
+                self.end_headers()
+                self.wfile.write(text.encode())
+
+            def log_message(self, *_rest: object) -> None:
+                pass
+
+        self._server = HTTPServer(("127.0.0.1", 0), Handler)
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        self.address = f"http://127.0.0.1:{self._server.server_port}"
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
+@pytest.fixture
+def ec2() -> Iterator[Ec2]:
+    service = Ec2()
+    yield service
+    service.close()
+
+
+def test_aws_tells_when_a_spot_instance_ends(ec2: Ec2, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", ec2.address)
+    ask = this_machine()
+    assert ask is not None
+    assert ask() == ""
+    ec2.ends = True
+    assert ask() == "AWS will terminate it at 2026-11-26T08:22:00Z"
+    assert aws_notice("http://127.0.0.1:9") == "", "a machine where nobody answers is not ended"
+
+
+def test_a_watch_tells_once() -> None:
+    told: list[str] = []
+    with Watch(lambda: "it ends", told.append) as watch:
+        until = time.monotonic() + HANGS
+        while not watch.notice and time.monotonic() < until:
+            time.sleep(0.01)
+    assert told == ["it ends"] == [watch.notice]
+    with Watch(None, told.append) as quiet:
+        assert quiet.notice == ""
+
+
+def test_state_is_written_at_once_and_training_goes_on_from_it(make_run: MakeRun) -> None:
+    run, undisturbed = make_run(), make_run()
+    train_without_ray(undisturbed)
+    notices = iter([""] * 12)
+    leaving = replace(this_place(), leaves=lambda: next(notices, "it ends"))
+    with pytest.raises(MachineLeaves, match="it ends"):
+        train_dense(run, 0, leaving, lambda _row: None)
+    trajectory = train_dense(run, 0, this_place(), lambda _row: None)
+    make_masks(run.experiment, run.folder.replicate(0), trajectory)
+    notices = iter([""] * 12)
+    [pack, *_] = ready(run.experiment, set())
+    with pytest.raises(MachineLeaves):
+        train_pack(run, pack, leaving, lambda _rows, _records: None)
+    states = [run.folder.replicate(0).ticket(one.name).state for one in pack.tickets]
+    assert any(state.is_file() for state in states)
+    train_without_ray(run)
+    assert final_bits(run.folder.path) == final_bits(undisturbed.folder.path)
+
+
+@pytest.mark.ray
+def test_trials_leave_a_node_that_is_about_to_end(tmp_path: Path, ec2: Ec2) -> None:
+    changes: dict[str, Any] = {
+        "train__epochs": 150,
+        "train__lr": 0.02,
+        "sweep": {"backend": "loop", "tickets_per_trial": 1},
+    }
+    path = write_experiment(tmp_path / "small.yaml", small_document(changes))
+    spot = {"AWS_EC2_METADATA_SERVICE_ENDPOINT": ec2.address}
+    with local_cluster({}, spot) as address:
+        process = start("sweep", path, "--address", address, folder=tmp_path)
+        root = tmp_path / "runs"
+        wait_until(lambda: len(tickets_in_training(root)) == 4, process)
+        ec2.ends = True
+        ended = finish(process)
+    assert ended.status == 0, ended
+    assert "a node is taken away" in ended.out
+    found = rows(only_run(root, "small"))
+    assert [row["status"] for row in found] == ["done"] * 6
+    assert max(row["attempts"] for row in found) == 2
