@@ -125,9 +125,10 @@ def _measured(**asked: Any) -> dict[str, float]:
 def _part(asked: dict[str, Any]) -> dict[str, float]:
     from functools import partial
 
+    from ltray.cluster.broken_gpus import BrokenGpus
     from ltray.cluster.session import Connection, session
+    from ltray.cluster.slots import Slots
     from ltray.cluster.tuning import run_trials
-    from ltray.cluster.waiting import Waiting
 
     nodes = Nodes(asked["nodes"], num_cpus=1)
     reported: list[float] = []
@@ -138,11 +139,10 @@ def _part(asked: dict[str, Any]) -> dict[str, float]:
                 partial(_trial, sleep=asked["sleep"], reports=asked.get("reports", 1)),
                 "pack",
                 [f"trial-{number}" for number in range(asked["trials"])],
-                resources={"cpu": 1, "gpu": 0},
+                slots=Slots({"cpu": 1, "gpu": 0}, (), BrokenGpus(quiet), quiet),
                 storage=Path(folder),
                 max_failures=1,
                 on_report=lambda _report: reported.append(time.perf_counter()),
-                waiting=Waiting({"cpu": 1, "gpu": 0}, (), lambda _line: None),
             )
             seconds = time.perf_counter() - started
             cpu = _used() - before
@@ -273,6 +273,10 @@ def _best(trials: Sequence[float]) -> float:
     for seconds in trials:
         heapq.heapreplace(free, free[0] + seconds)
     return sum(trials) / max(free)
+
+
+def quiet(_line: str) -> None:
+    """Say nothing."""
 
 
 if __name__ == "__main__":

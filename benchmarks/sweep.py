@@ -37,12 +37,13 @@ import pyarrow.parquet as pq
 import yaml
 from measuring import conditions, print_table, summary, write_json
 
+from ltray.cluster.broken_gpus import BrokenGpus
 from ltray.cluster.lease import only_driver
 from ltray.cluster.nodes import Demands, demands
 from ltray.cluster.session import Connection, session
+from ltray.cluster.slots import Slots
 from ltray.cluster.trials import pack_trial
 from ltray.cluster.tuning import run_trials
-from ltray.cluster.waiting import Waiting
 from ltray.files import read_json
 from ltray.locate import experiments_folder, locate
 from ltray.lottery.tickets import Pack, grid
@@ -130,11 +131,10 @@ def trials_of_done_tickets(run: Run, wanted: Demands, ended: list[float]) -> Non
         partial(pack_trial, run=run, wanted=wanted, packs=by_name),
         "pack",
         list(by_name),
-        resources={"cpu": 1, "gpu": 0},
+        slots=Slots({"cpu": 1, "gpu": 0}, (), BrokenGpus(quiet), quiet),
         storage=run.folder.tune("idle"),
         max_failures=1,
         on_report=lambda _report: ended.append(time.perf_counter()),
-        waiting=Waiting({"cpu": 1, "gpu": 0}, (), lambda _line: None),
         at_once=1,
     )
     assert not errors, errors
@@ -216,6 +216,10 @@ def shown(value: Any) -> Any:
     if not isinstance(value, list):
         return value
     return f"{statistics.mean(value):.2f} ({min(value):.2f} to {max(value):.2f})"
+
+
+def quiet(_line: str) -> None:
+    """Say nothing."""
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from typing import Any
 
 import own_network
 import pytest
-from commands import final_bits, only_run, rows, run, write_experiment
+from commands import final_bits, only_run, pretended_gpus, rows, run, write_experiment
 from conftest import MakeRun, prepare_without_ray, small_document, train_without_ray
 
 from ltray.analysis.results import collect
@@ -62,6 +62,24 @@ class Poisoned(nn.Linear):
 
 def poisoned(classes, channels, image_size):
     return Poisoned(channels * image_size**2, classes)
+"""
+# On GPU 0 a pruned network meets a hardware error.
+ON_A_BROKEN_GPU = """\
+import os
+
+from torch import nn
+
+
+class Unlucky(nn.Linear):
+    def forward(self, images):
+        pruned = (self.weight == 0).float().mean() > 0.4
+        if self.training and pruned and os.environ["CUDA_VISIBLE_DEVICES"] == "0":
+            raise RuntimeError("CUDA error: uncorrectable ECC error encountered")
+        return super().forward(images.flatten(1))
+
+
+def unlucky(classes, channels, image_size):
+    return Unlucky(channels * image_size**2, classes)
 """
 PACK_OF_FOUR = {
     "train__epochs": 2,
@@ -115,6 +133,36 @@ def test_a_ticket_that_takes_its_process_with_it_fails_and_the_rest_is_done(
     for row in failed:
         assert "worker process has died" in row["error"], row["error"]
         assert row["attempts"] == 2, "once with its pack and once alone"
+
+
+@pytest.mark.ray
+def test_a_broken_gpu_is_given_no_more_work_and_its_pack_goes_on_elsewhere(tmp_path: Path) -> None:
+    path = own_network.written(
+        tmp_path,
+        ON_A_BROKEN_GPU,
+        **{**PACK_OF_FOUR, "sweep": {"backend": "loop", "tickets_per_trial": 1}},
+        model__arch="nets.py:unlucky",
+    )
+    with pretended_gpus(2) as (address, _):
+        ended = run("sweep", path, "--address", address, folder=tmp_path)
+    assert ended.status == 0, ended
+    assert ended.out.count("given no more work") == 1
+    assert "GPU 0 on" in ended.out
+    assert "uncorrectable ECC error" in ended.out
+    found = rows(only_run(tmp_path / "runs", "small"))
+    assert [row["status"] for row in found] == ["done"] * 4
+    assert {row["cuda_visible_devices"] for row in found} == {"1"}
+
+
+@pytest.mark.ray
+def test_when_no_gpu_is_left_the_sweep_says_so(tmp_path: Path) -> None:
+    path = own_network.written(
+        tmp_path, ON_A_BROKEN_GPU, **PACK_OF_FOUR, model__arch="nets.py:unlucky"
+    )
+    with pretended_gpus(1) as (address, _):
+        ended = run("sweep", path, "--address", address, folder=tmp_path)
+    assert ended.status == 1, ended
+    assert "GPUs: none is left: GPU 0 on" in ended.err
 
 
 @pytest.fixture

@@ -11,9 +11,10 @@ import os
 import sys
 from pathlib import Path
 
+from ltray.cluster.broken_gpus import BrokenGpus
 from ltray.cluster.session import Connection, session
+from ltray.cluster.slots import Slots
 from ltray.cluster.tuning import run_trials
-from ltray.cluster.waiting import Waiting
 
 
 DIED = Path(sys.argv[1]) / "died"
@@ -33,17 +34,20 @@ def trial(config):
     tune.report({"rows": "[]", "records": json.dumps([config["pack"]])})
 
 
+def quiet(_line):
+    pass
+
+
 ended = []
 with session(Connection()):
     errors = run_trials(
         trial,
         "pack",
         sys.argv[2:],
-        resources={"cpu": 1, "gpu": 0},
+        slots=Slots({"cpu": 1, "gpu": 0}, (), BrokenGpus(quiet), quiet),
         storage=Path(sys.argv[1]),
         max_failures=3,
         on_report=lambda report: ended.extend(report["records"]),
-        waiting=Waiting({"cpu": 1, "gpu": 0}, (), lambda _line: None),
     )
 print(json.dumps({"ended": ended, "errors": errors}))
 """

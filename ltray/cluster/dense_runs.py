@@ -2,13 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Any
 
-from ltray.cluster.nodes import Demands
+from ltray.cluster.launches import Launch
 from ltray.cluster.session import Cluster, groups_at_once, trial_resources
+from ltray.cluster.slots import Slots
 from ltray.cluster.tasks import results_of
-from ltray.cluster.waiting import Waiting
 from ltray.errors import StageFailed
 from ltray.experiment import as_written, step_of
 from ltray.lottery.trajectory import Trajectory, prunable_tensors, read_trajectory
@@ -37,23 +38,26 @@ def whole_trajectories(run: Run) -> dict[int, Trajectory]:
 
 
 def train_dense_runs(
-    run: Run, wanted: Demands, cluster: Cluster, storage: Path, say: Say
+    run: Run, launch: Launch, cluster: Cluster, storage: Path, say: Say
 ) -> dict[int, Trajectory]:
     """Make every replicate's trajectory whole; one trial each. Replicate -> trajectory.
 
     On several GPUs the trial only waits for processes of its own, one on each GPU.
 
     Args:
-        wanted: of every process that trains.
+        launch: what it asks of processes that train, and the GPUs that are given no work.
 
     Raises:
-        StageFailed: a dense run diverged, or its trial failed for good.
+        StageFailed: a dense run diverged, its trial failed for good, or no GPU is left.
         LtrayError: the network cannot take the images, or prune.keep_dense does not fit it.
     """
     whole = whole_trajectories(run)
-    left = [number for number in range(run.experiment.replicates) if number not in whole]
-    if left:
-        errors = _run_trials(run, wanted, left, cluster, storage, say)
+    for number in count():
+        left = [one for one in range(run.experiment.replicates) if one not in whole]
+        if not left:
+            break
+        launch.broken.hold()
+        errors = _run_trials(run, launch, left, cluster, storage / f"dense-{number}", say)
         for replicate, error in errors.items():
             raise StageFailed(f"dense run, replicate {replicate}", error, "mend that and try again")
         whole = whole_trajectories(run)
@@ -63,7 +67,7 @@ def train_dense_runs(
 
 def _run_trials(  # noqa: PLR0913, PLR0917 (what a trial needs, and what it is told)
     run: Run,
-    wanted: Demands,
+    launch: Launch,
     replicates: Sequence[int],
     cluster: Cluster,
     storage: Path,
@@ -86,24 +90,23 @@ def _run_trials(  # noqa: PLR0913, PLR0917 (what a trial needs, and what it is t
         from ltray.cluster.trials import dense_trial
 
         resources = trial_resources(sweep, cluster, gpus)
-        waiting = Waiting(resources, cluster.to_come, say)
-        trial = partial(dense_trial, run=run, wanted=wanted)
-        return trials(trial, resources=resources, waiting=waiting)
+        trial = partial(dense_trial, run=run, wanted=launch.demands)
+        return trials(trial, slots=Slots(resources, cluster.to_come, launch.broken, say))
     from ltray.cluster.dense_group import train_in_group
 
     at_once, cpus = groups_at_once(sweep, cluster, gpus)
     trainable = partial(
         train_in_group,
         run=run,
-        wanted=wanted,
+        wanted=launch.demands,
         workers=gpus,
         worker={"cpus": cpus, "gpus": 1},
         storage=storage / "groups",
     )
     # A CPU would be missing in the group. Tune wants a trial to have something: a byte of memory.
     resources = {"cpu": 0, "gpu": 0, "memory": 1}
-    waiting = Waiting({"cpu": cpus * gpus, "gpu": gpus}, cluster.to_come, say)
-    return trials(trainable, resources=resources, waiting=waiting, at_once=at_once)
+    slots = Slots(resources, cluster.to_come, launch.broken, say)
+    return trials(trainable, slots=slots, at_once=at_once)
 
 
 def make_all_masks(run: Run, trajectories: Mapping[int, Trajectory], say: Say) -> None:

@@ -9,6 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from ltray.cluster.broken_gpus import BrokenGpus
 from ltray.cluster.nodes import Demands
 from ltray.cluster.session import Cluster
 from ltray.files import read_json, write_json
@@ -22,10 +23,12 @@ class Launch:
 
     Attributes:
         demands: what it asks of every process that works for it.
+        broken: GPUs that it found to fail.
     """
 
-    def __init__(self, run: RunFolder, demands: Demands) -> None:
+    def __init__(self, run: RunFolder, demands: Demands, broken: BrokenGpus) -> None:
         self.demands = demands
+        self.broken = broken
         self._path = run.launches
         self._before = read_json(self._path)["launches"] if self._path.is_file() else []
         self._started = datetime.now(UTC)

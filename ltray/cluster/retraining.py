@@ -3,6 +3,7 @@
 import time
 from collections.abc import Mapping
 from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from ltray.analysis.columns import TICKET_COLUMNS
 from ltray.analysis.results import Rows, write_tables
 from ltray.cluster.nodes import Demands
 from ltray.cluster.progress import Progress
-from ltray.cluster.waiting import Waiting
+from ltray.cluster.slots import Slots
 from ltray.experiment import as_written
 from ltray.files import read_json, remove, write_json
 from ltray.lottery.tickets import Pack, Ticket, TicketKey, grid, key, ready, ticket_columns
@@ -32,8 +33,7 @@ class Retraining:
         wanted: of every process that trains.
         trajectories: replicate -> its dense run.
         rows: the run's; kept up to date with every report.
-        resources: CPUs and GPUs of a trial.
-        waiting: told how many trials wait for them.
+        slots: what trials run on.
         storage: where Tune's files of this launch go.
     """
 
@@ -43,8 +43,7 @@ class Retraining:
         wanted: Demands,
         trajectories: Mapping[int, Trajectory],
         rows: Rows,
-        resources: Mapping[str, int],
-        waiting: Waiting,
+        slots: Slots,
         storage: Path,
         say: Say,
     ) -> None:
@@ -52,8 +51,7 @@ class Retraining:
         self.wanted = wanted
         self.trajectories = trajectories
         self.rows = rows
-        self.resources = resources
-        self.waiting = waiting
+        self.slots = slots
         self.storage = storage
         self.tables_written = time.monotonic()
         self._say = say
@@ -67,10 +65,14 @@ class Retraining:
         margin = self.run.experiment.report.margin
         self.progress = Progress(tickets, self.rows, self.trajectories, margin, self._say)
         alone: set[TicketKey] = set()
+        numbers = count()
         while packs := ready(self.run.experiment, self.rows.tickets, alone):
-            errors = self._round(packs, len(alone))
+            self.slots.broken.hold()
+            errors = self._round(packs, next(numbers))
             for pack in packs:
                 patiently(partial(self._collect, pack), self.run.folder.path)
+                if pack.name in self.slots.displaced:
+                    continue
                 left = [ticket for ticket in pack.tickets if key(ticket) not in self.rows.tickets]
                 reason = errors.get(pack.name, "its trial ended without a result")
                 if left and len(pack.tickets) == 1:
@@ -88,11 +90,10 @@ class Retraining:
             partial(pack_trial, run=self.run, wanted=self.wanted, packs=by_name),
             "pack",
             list(by_name),
-            resources=self.resources,
+            slots=self.slots,
             storage=self.storage / f"round-{number}",
             max_failures=self.run.experiment.sweep.max_failures,
             on_report=self._on_report,
-            waiting=self.waiting,
         )
 
     def _on_report(self, report: Mapping[str, Any]) -> None:
@@ -120,7 +121,7 @@ class Retraining:
 
     def _check_device(self, row: Mapping[str, Any]) -> None:
         """Say once that torch does not see the GPUs that trials are given, or NVML does not."""
-        if self.resources["gpu"] and row["device"] == "cpu" and not self._said_cpu:
+        if self.slots.resources["gpu"] and row["device"] == "cpu" and not self._said_cpu:
             self._said_cpu = True
             self._say("warning: torch sees no GPU in the trials, so they compute on the CPU")
         if row["device"] != "cpu" and row["gpu_utilisation"] is None and not self._said_unread:

@@ -6,6 +6,7 @@ from functools import partial
 
 from ltray.analysis.card import write_card
 from ltray.analysis.results import Rows, collect, write_tables
+from ltray.cluster.broken_gpus import BrokenGpus
 from ltray.cluster.dense_runs import make_all_masks, train_dense_runs, whole_trajectories
 from ltray.cluster.launches import Launch
 from ltray.cluster.lease import Lease, only_driver
@@ -13,8 +14,8 @@ from ltray.cluster.nodes import check_nodes, demands
 from ltray.cluster.preparing import check_archives, prepare, remove_copies
 from ltray.cluster.retraining import Retraining
 from ltray.cluster.session import Cluster, Connection, awaited, session, trial_resources
+from ltray.cluster.slots import Slots
 from ltray.cluster.tasks import on_each_part
-from ltray.cluster.waiting import Waiting
 from ltray.contradictions import margin_warning, too_few_images
 from ltray.data.manifest import Manifest, PartFile, read_manifest
 from ltray.data.selection import image_counts
@@ -126,13 +127,11 @@ def _sweep(run: Run, rows: Rows, lease: Lease, connection: Connection, say: Say)
             rows.put_dense(replicate, trajectory.row, trajectory.epochs, trajectory.prunable)
         sweep = run.experiment.sweep
         resources = trial_resources(sweep, cluster, sweep.gpus_per_trial)
-        waiting = Waiting(resources, cluster.to_come, say)
+        slots = Slots(resources, cluster.to_come, launch.broken, say)
         storage = run.folder.tune(launch.name)
         with launch.stage("retrainings"):
             try:
-                Retraining(
-                    run, launch.demands, trajectories, rows, resources, waiting, storage, say
-                ).finish()
+                Retraining(run, launch.demands, trajectories, rows, slots, storage, say).finish()
             finally:
                 tables = partial(write_tables, run.folder, rows, run.experiment.report.margin)
                 patiently(tables, run.folder.path)
@@ -151,7 +150,7 @@ def _launch(
         LtrayError: another driver of the cluster is at work on the run; a node has another
             ltray than this process, or does not reach the root.
     """
-    launch = Launch(run.folder, demands(run.folder, lease.token))
+    launch = Launch(run.folder, demands(run.folder, lease.token), BrokenGpus(say))
     for folder in (run.folder.path, run.data.path):
         remove_abandoned(folder)
     with ExitStack() as stack:
@@ -174,7 +173,7 @@ def _dense_stages(run: Run, launch: Launch, cluster: Cluster, say: Say) -> dict[
     manifest = _prepared(run, launch, say)
     _check_counts(run, manifest, say)
     with launch.stage("dense run"):
-        return train_dense_runs(run, launch.demands, cluster, run.folder.tune(launch.name), say)
+        return train_dense_runs(run, launch, cluster, run.folder.tune(launch.name), say)
 
 
 def _prepared(run: Run, launch: Launch, say: Say) -> Manifest:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import ray
 from ray import tune
 
+from ltray.cluster.broken_gpus import gpus_work, is_gpu_error, keep_hold
 from ltray.cluster.nodes import Demands
 from ltray.cluster.notices import Watch, drain_this_node, this_machine
 from ltray.errors import LtrayError, MachineLeaves
@@ -76,6 +77,11 @@ def _reporting(train: Callable[["Reports", Callable[[], str]], None], run: Run) 
         except LtrayError as error:
             reports.flush()
             report_error(error)
+        except RuntimeError as error:
+            if not is_gpu_error(error) or gpus_work():
+                raise
+            reports.flush()
+            keep_hold(error)
     reports.flush()
 
 

@@ -10,7 +10,7 @@ from typing import Any, cast
 from ray import tune
 from ray.tune.logger import JsonLoggerCallback, TBXLoggerCallback
 
-from ltray.cluster.waiting import Waiting
+from ltray.cluster.slots import Slots
 from ltray.errors import LtrayError, StageFailed
 from ltray.files import is_local
 
@@ -22,11 +22,10 @@ def run_trials(  # noqa: PLR0913 (each is a thing of its own, and has its name i
     key: str,
     values: Sequence[Any],
     *,
-    resources: Mapping[str, int],
+    slots: Slots,
     storage: Path,
     max_failures: int,
     on_report: OnReport,
-    waiting: Waiting,
     at_once: int | None = None,
 ) -> dict[Any, str]:
     """Run one trial per value and wait for all of them.
@@ -38,33 +37,33 @@ def run_trials(  # noqa: PLR0913 (each is a thing of its own, and has its name i
     Args:
         trainable: takes a config with `key`, `cpus` and `gpus`.
         key: what the values are called in the config.
-        resources: `cpu` and `gpu` of one trial.
+        slots: what each runs on; learns of broken GPUs, on which trials did nothing.
         storage: a folder of this launch; Tune's own files go below it.
         on_report: called in the driver with each report, in the order of arrival.
-        waiting: told how many trials run and how many do not, again and again.
         at_once: how many trials may run at a time; as many as there is room for when None.
 
     Returns:
         value -> error of the trials that failed for good.
     """
-    reporting = _Reporting(on_report, waiting, key)
+    reporting = _Reporting(on_report, slots, key)
     errors: dict[Any, str] = {}
     left = list(values)
     # Tune gives up a trial whose worker dies while it is handed over from the trial before, however
     # often it may fail: such trials are run once more.
     for number in range(max(1, max_failures)):
         tuner = tune.Tuner(
-            tune.with_resources(trainable, dict(resources)),
+            tune.with_resources(trainable, dict(slots.resources)),
             param_space={
                 key: tune.grid_search(left),
-                "cpus": resources["cpu"],
-                "gpus": resources["gpu"],
+                "cpus": slots.resources["cpu"],
+                "gpus": slots.resources["gpu"],
             },
             tune_config=_tune_config(key, at_once),
             run_config=tune.RunConfig(
                 name=f"{key}s-again-{number}" if number else f"{key}s",
                 **stored_in(storage),
                 failure_config=tune.FailureConfig(max_failures=max(0, max_failures - 1)),
+                stop=reporting.lets_go,
                 callbacks=[reporting, JsonLoggerCallback(), TBXLoggerCallback()],
                 verbose=0,
             ),
@@ -119,9 +118,12 @@ def _errors(tuner: tune.Tuner, reporting: "_Reporting") -> dict[str, str]:
 class _Reporting(tune.Callback):  # type: ignore[misc]
     """What trials report and how often they failed, value by value."""
 
-    def __init__(self, on_report: OnReport, waiting: Waiting, key: str) -> None:
+    def __init__(self, on_report: OnReport, slots: Slots, key: str) -> None:
         self._on_report = on_report
-        self._waiting = waiting
+        self._slots = slots
+        slots.displaced.clear()
+        self._holding: set[str] = set()
+        self._others = self._pending = 0
         self._key = key
         self._furthest: defaultdict[Any, dict[Any, int]] = defaultdict(dict)
         self.failures: Counter[Any] = Counter()
@@ -129,8 +131,20 @@ class _Reporting(tune.Callback):  # type: ignore[misc]
 
     def on_step_begin(self, *, trials: Sequence[Any], **_rest: Any) -> None:
         """Called by Tune before each thing that it does, a hundred times a second at most."""
-        statuses = Counter(trial.status for trial in trials)
-        self._waiting.look(statuses["RUNNING"], statuses["PENDING"])
+        running = {trial.trial_id for trial in trials if trial.status == "RUNNING"}
+        self._others = len(running - self._holding)
+        self._pending = sum(trial.status == "PENDING" for trial in trials)
+        self._slots.look(len(running), self._pending)
+
+    def lets_go(self, trial_id: str, result: Mapping[str, Any]) -> bool:
+        """Asked by Tune with each report whether the trial ends now.
+
+        One on a broken GPU does when no other would be given that GPU, or none gets on at all.
+        """
+        if "broken" not in result:
+            return False
+        self._holding.add(trial_id)
+        return not self._pending or not self._others
 
     def on_trial_error(self, *, trial: Any, **_rest: Any) -> None:
         """Called by Tune when it gives a trial up."""
@@ -142,6 +156,9 @@ class _Reporting(tune.Callback):  # type: ignore[misc]
             rows = {name: json.loads(result[name]) for name in ("rows", "records")}
             if self._is_further(trial.config[self._key], rows["rows"]):
                 trial.run_metadata.num_failures = 0
+            if "broken" in result:
+                self._slots.broken.see(result)
+                self._slots.displaced.add(trial.config[self._key])
             if "leaves" in result:  # it fails next, and not by its own fault
                 trial.run_metadata.num_failures -= 1
             try:

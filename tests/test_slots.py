@@ -6,10 +6,11 @@ from typing import Any
 import pytest
 import yaml
 
-from ltray.cluster import waiting as waiting_module
+from ltray.cluster import slots as slots_module
 from ltray.cluster.autoscaling import NodeType, types_of
+from ltray.cluster.broken_gpus import BrokenGpus
 from ltray.cluster.session import Cluster, groups_at_once, trial_resources
-from ltray.cluster.waiting import Waiting, line
+from ltray.cluster.slots import Slots, line
 from ltray.errors import LtrayError
 from ltray.experiment import Sweep
 
@@ -84,13 +85,13 @@ def test_a_waiting_sweep_says_what_is_missing_and_who_could_give_it(
 def test_it_is_said_now_and_then_and_only_while_nothing_runs(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(waiting_module, "FIRST_AFTER_SECONDS", 0.0)
-    monkeypatch.setattr(waiting_module, "_cluster", lambda: ({"CPU": 2.0}, {}))
+    monkeypatch.setattr(slots_module, "FIRST_AFTER_SECONDS", 0.0)
+    monkeypatch.setattr(slots_module, "_cluster", lambda: ({"CPU": 2.0}, {}))
     said: list[str] = []
-    waiting = Waiting({"cpu": 1, "gpu": 0}, (), said.append)
-    waiting.look(running=1, waiting=9)
-    waiting.look(running=0, waiting=0)
+    slots = Slots({"cpu": 1, "gpu": 0}, (), BrokenGpus(said.append), said.append)
+    slots.look(running=1, waiting=9)
+    slots.look(running=0, waiting=0)
     assert said == []
-    waiting.look(running=0, waiting=9)
-    waiting.look(running=0, waiting=9)
+    slots.look(running=0, waiting=9)
+    slots.look(running=0, waiting=9)
     assert len(said) == 1

@@ -1,26 +1,39 @@
-"""Trials that wait: for which resource, and who could give it."""
+"""What trials run on: the resources of each, what they wait for, and the GPUs that are broken."""
 
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ltray.cluster.autoscaling import NodeType, told
+from ltray.cluster.broken_gpus import BrokenGpus
 from ltray.say import Say
 
 FIRST_AFTER_SECONDS = 20.0  # a worker that starts on a slow disk takes less
 AGAIN_AFTER_SECONDS = 120.0
 
 
-class Waiting:
+class Slots:
     """Says now and then what a sweep waits for while none of its trials runs.
 
     Args:
         resources: `cpu` and `gpu` of a trial.
         to_come: the kinds of nodes that an autoscaler may add.
+        broken: the launch's.
+
+    Attributes:
+        displaced: the values of the last trials that only kept hold of a broken GPU.
     """
 
-    def __init__(self, resources: Mapping[str, int], to_come: Sequence[NodeType], say: Say) -> None:
-        self._resources = resources
+    def __init__(
+        self,
+        resources: Mapping[str, int],
+        to_come: Sequence[NodeType],
+        broken: BrokenGpus,
+        say: Say,
+    ) -> None:
+        self.resources = resources
+        self.broken = broken
+        self.displaced: set[Any] = set()
         self._to_come = to_come
         self._say = say
         self._due = time.monotonic() + FIRST_AFTER_SECONDS
@@ -37,7 +50,7 @@ class Waiting:
             self._due = now + FIRST_AFTER_SECONDS
         elif now > self._due:
             self._due = now + AGAIN_AFTER_SECONDS
-            self._say(line(waiting, self._resources, *_cluster(), self._to_come))
+            self._say(line(waiting, self.resources, *_cluster(), self._to_come))
 
 
 def _cluster() -> tuple[Mapping[str, float], Mapping[str, float]]:
