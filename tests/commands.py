@@ -72,11 +72,12 @@ def run(command: str, *arguments: object, folder: Path) -> Outcome:
 
 
 @contextmanager
-def pretended_gpus(count: int) -> Iterator[tuple[str, int]]:
+def pretended_gpus(count: int, cpus: int = 2) -> Iterator[tuple[str, int]]:
     """A Ray cluster of its own with GPUs that are not there: its address, and its session."""
     code = (
         "import ray, sys\n"
-        f"ray.init(num_cpus=2, num_gpus={count}, include_dashboard=False, log_to_driver=False)\n"
+        f"ray.init(num_cpus={cpus}, num_gpus={count},"
+        " include_dashboard=False, log_to_driver=False)\n"
         "print(ray.get_runtime_context().gcs_address, flush=True)\n"
         "sys.stdin.read()"
     )
