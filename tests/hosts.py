@@ -12,7 +12,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
@@ -111,7 +111,7 @@ class Host:
     def begin(self) -> None:
         """Start its first process, and sshd; it has no network yet."""
         arguments = [self.name, self.folder, HOME, *_shared_folders()]
-        self._first = subprocess.Popen(
+        self.first = subprocess.Popen(
             ["unshare", *OWN_KINDS, "--fork", "--kill-child", "sh", "-c", BEGIN, "-"]
             + [str(argument) for argument in arguments],
             stdin=subprocess.PIPE,
@@ -120,20 +120,20 @@ class Host:
             text=True,
             start_new_session=True,
         )
-        assert self._first.stdout is not None
-        said = self._first.stdout.readline()
+        assert self.first.stdout is not None
+        said = self.first.stdout.readline()
         assert said == "begun\n", said
-        self.pid = self._first.pid  # of the process that holds its namespaces
-        self.processes = os.readlink(f"/proc/{self.pid}/ns/pid_for_children")
+        self.pid = self.first.pid  # of the process that holds its namespaces
+        self.processes = str(Path(f"/proc/{self.pid}/ns/pid_for_children").readlink())
         self._resting = processes_in(self.processes)
 
     def end(self) -> None:
         """End its first process, and so every other."""
         try:
-            self._first.communicate(timeout=END_SECONDS)  # closes the pipe that it waits on
+            self.first.communicate(timeout=END_SECONDS)  # closes the pipe that it waits on
         finally:
-            self._first.kill()
-            self._first.wait()
+            self.first.kill()
+            self.first.wait()
 
     def start(self, *command: object) -> subprocess.Popen[str]:
         """Start a command in the host's home, in a process group of its own."""
@@ -182,7 +182,7 @@ class Rack:
 
 
 @contextmanager
-def rack(folder: Path, count: int = 3, **variables: str) -> Iterator[Rack]:
+def rack(folder: Path, count: int, variables: Mapping[str, str] | None = None) -> Iterator[Rack]:
     """Make hosts that end with the block.
 
     Args:
@@ -195,7 +195,7 @@ def rack(folder: Path, count: int = 3, **variables: str) -> Iterator[Rack]:
         "PYTHONPATH": str(CHECKOUT),
         "LANG": "C.UTF-8",
         "TERM": "xterm",
-        **variables,
+        **(variables or {}),
     }
     names = {"laptop": LAPTOP} | {f"rack-{n}": f"10.77.0.{10 + n}" for n in range(1, count + 1)}
     every = [Host(name, names[name], folder / name, environment) for name in names]
@@ -254,7 +254,7 @@ def processes_in(namespace: str) -> dict[int, str]:
     found = {}
     for path in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):  # it ends meanwhile
-            if os.readlink(path / "ns/pid") == namespace:
+            if str((path / "ns/pid").readlink()) == namespace:
                 words = (path / "cmdline").read_bytes().decode(errors="replace").split("\0")
                 if words[0]:
                     found[int(path.name)] = " ".join(words).strip()
