@@ -20,6 +20,7 @@ import torch
 import yaml
 from archives import SHARED, png, source
 from commands import HANGS, finish, start
+from commands import write_experiment as write_experiment_file
 from conftest import prepare_without_ray, small_document
 
 from ltray.analysis.results import Rows, collect, read_results, write_tables
@@ -343,3 +344,32 @@ def test_sources_of_single_files_are_refused_in_a_store(bucket: str, name: str) 
 def test_an_address_that_nothing_reads_is_an_error() -> None:
     with pytest.raises(LtrayError, match=r"ftps?://|write a folder"):
         at("nowhere://bucket", "--root")
+
+
+def contents(root: str) -> dict[str, bytes]:
+    """Every object below an address."""
+    folder = at(root, "root")
+    return {name: (folder / name).read_bytes() for name in names_below(folder)}
+
+
+@pytest.mark.ray
+def test_a_whole_sweep_in_a_store_leaves_nothing_on_the_disk_and_is_not_done_twice(
+    bucket: str, tmp_path: Path
+) -> None:
+    file = write_experiment_file(tmp_path / "small.yaml", small_document({"train__epochs": 2}))
+    root = f"{bucket}/swept"
+    first = finish(start("sweep", file, "--root", root, folder=tmp_path))
+    assert first.status == 0, first
+    there = contents(root)
+    (folder,) = {name.partition("/")[0] for name in there if name.startswith("small-")}
+    rows = read_results(at(f"{root}/{folder}", "root")).tickets
+    assert rows["status"].tolist() == ["done"] * 6
+    tunes = {Path(name).name for name in there if f"{folder}/tune/" in name}
+    assert {"result.json", "params.json"} <= tunes
+    assert any(name.startswith("events.out.tfevents") for name in tunes)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["small.yaml"]
+    second = finish(start("sweep", file, "--root", root, folder=tmp_path))
+    assert second.status == 0, second
+    assert "all done" in second.out
+    shown = {f"{folder}/{name}" for name in ("report.html", "tickets.parquet", "epochs.parquet")}
+    assert {name for name, content in contents(root).items() if there.get(name) != content} <= shown
