@@ -147,7 +147,14 @@ def swept(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Swept]:
 
 def _write_files(hosts: Rack) -> None:
     home = hosts.laptop.home
-    document = paced_experiment(home, sparsities=10, reset_epochs=[0, 1], tickets_per_trial=2)
+    document = paced_experiment(
+        home,
+        devices=3 * GPUS,
+        meeting="s3://bucket/meeting",
+        prune__sparsities=[number / 20 for number in range(1, 11)],
+        reset__epochs=[0, 1],
+        sweep__tickets_per_trial=2,
+    )
     write_experiment(home / "paced.yaml", document)
     mounts = {f"~/{name}": f"~/{name}" for name in ("paced.yaml", "paced.py")}
     (home / "cluster.yaml").write_text(yaml.safe_dump(cluster_document(hosts, mounts)))

@@ -50,7 +50,13 @@ def test_devices_in_use_are_counted_at_every_moment() -> None:
 
 @pytest.mark.ray
 def test_eight_packs_and_four_devices_are_four_at_once_and_never_two_on_one(tmp_path: Path) -> None:
-    document = paced_experiment(tmp_path, sparsities=8, reset_epochs=[0])
+    document = paced_experiment(
+        tmp_path,
+        devices=4,
+        meeting=str(tmp_path / "meeting"),
+        prune__sparsities=[number / 10 for number in range(1, 9)],
+        reset__epochs=[0],
+    )
     file = write_experiment(tmp_path / "paced.yaml", document)
     with pretended_gpus(4, cpus=4) as (address, _):
         ended = run("sweep", file, "--address", address, folder=tmp_path)
