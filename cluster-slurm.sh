@@ -1,0 +1,132 @@
+#!/bin/bash
+# A sweep in a Slurm allocation: starts Ray on its nodes, runs the sweep, ends both.
+#
+#   source ~/ltray/bin/activate      # where ltray is installed, on every node
+#   sbatch --nodes=4 --time=24:00:00 cluster-slurm.sh EXPERIMENT.yaml --root /shared/runs
+#
+# Two minutes before the time is up the sweep stops as by Ctrl-C, and the job goes back to the queue; what is
+# done is not done again. docs/cluster.md says more.
+#SBATCH --job-name=ltray
+#SBATCH --nodes=2
+#SBATCH --ntasks-per-node=1
+#SBATCH --cpus-per-task=32
+#SBATCH --gpus-per-node=4
+#SBATCH --time=24:00:00
+#SBATCH --signal=B:TERM@120
+#SBATCH --requeue
+#SBATCH --open-mode=append
+#SBATCH --output=ltray-%j.log
+
+set -euo pipefail
+
+command -v ray python >/dev/null || { echo "activate ltray's environment before sbatch" >&2; exit 2; }
+
+# The token stays in your home folder, which the nodes share, and is never printed.
+export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH="$HOME/.ray/auth_token"
+if [[ ! -s $RAY_AUTH_TOKEN_PATH ]]; then
+  (umask 077 && RAY_AUTH_TOKEN_PATH= ray get-auth-token --generate >/dev/null)
+fi
+chmod 600 "$RAY_AUTH_TOKEN_PATH"
+
+# A folder of this job's own, short because Unix sockets' paths are.
+export RAY_TMPDIR="/tmp/ray-$SLURM_JOB_ID" RAY_USAGE_STATS_ENABLED=0
+
+free_ports() {  # as many free ports as asked for
+  python -c '
+import socket, sys
+held = [socket.create_server(("", 0)) for _ in range(int(sys.argv[1]))]
+print(*(one.getsockname()[1] for one in held))' "$1"
+}
+
+# This script runs on the first node. Ports are free ones, so that two jobs on a node do not meet, and
+# RAY_ADDRESS makes `auto` mean this job's cluster and no other.
+read -r GCS_PORT DASHBOARD_PORT CLIENT_PORT <<<"$(free_ports 3)"
+HEAD_IP=$(python -c 'import ray; print(ray.util.get_node_ip_address())')
+export GCS_PORT DASHBOARD_PORT CLIENT_PORT HEAD_IP RAY_ADDRESS="$HEAD_IP:$GCS_PORT"
+
+start_node() {  # on each node, and as long as the job: Ray with what Slurm gave
+  mkdir -p -m 700 "$RAY_TMPDIR"
+  local agent metrics
+  read -r agent metrics <<<"$(free_ports 2)"
+  local options=(--block --disable-usage-stats
+    --num-cpus="${SLURM_CPUS_PER_TASK:-$SLURM_CPUS_ON_NODE}" --num-gpus="${SLURM_GPUS_ON_NODE:-0}"
+    --dashboard-agent-listen-port="$agent" --metrics-export-port="$metrics")
+  if [[ $SLURM_PROCID == 0 ]]; then
+    # The dashboard listens on this node alone; docs/cluster.md has the tunnel.
+    exec ray start --head --node-ip-address="$HEAD_IP" --port="$GCS_PORT" --temp-dir="$RAY_TMPDIR" \
+      --dashboard-host=127.0.0.1 --dashboard-port="$DASHBOARD_PORT" \
+      --ray-client-server-port="$CLIENT_PORT" "${options[@]}"
+  fi
+  python -c '
+import os, socket, time
+for attempt in range(120):
+    try:
+        socket.create_connection((os.environ["HEAD_IP"], int(os.environ["GCS_PORT"])), 5).close()
+        break
+    except OSError:
+        time.sleep(1)'
+  exec ray start --address="$RAY_ADDRESS" "${options[@]}"
+}
+export -f start_node free_ports
+
+# `ray stop` would end every Ray of yours on these nodes, other jobs' too: the step is ended instead.
+srun --nodes="$SLURM_JOB_NUM_NODES" --ntasks="$SLURM_JOB_NUM_NODES" --ntasks-per-node=1 \
+  --kill-on-bad-exit=1 bash -c start_node >"ray-$SLURM_JOB_ID.log" 2>&1 &
+nodes=$!
+
+end_ray() {
+  kill -TERM "$nodes" 2>/dev/null || true
+  wait "$nodes" 2>/dev/null || true
+  rm -rf "$RAY_TMPDIR"
+}
+trap end_ray EXIT
+
+python - "$SLURM_JOB_NUM_NODES" "$nodes" <<'PYTHON'
+"""Wait until all nodes have joined."""
+import os
+import sys
+import time
+
+import ray
+
+until = time.monotonic() + 300
+while True:
+    os.kill(int(sys.argv[2]), 0)  # raises when srun has ended
+    try:
+        ray.init(address="auto", log_to_driver=False, logging_level="ERROR")
+        break
+    except ConnectionError:
+        if time.monotonic() > until:
+            sys.exit("Ray did not start in 5 minutes; see the log beside this one")
+        time.sleep(1)
+while sum(node["Alive"] for node in ray.nodes()) < int(sys.argv[1]):
+    os.kill(int(sys.argv[2]), 0)
+    if time.monotonic() > until:
+        sys.exit("not all nodes joined in 5 minutes; see the log beside this one")
+    time.sleep(1)
+PYTHON
+
+time_is_up=no
+stop_sweep() {
+  time_is_up=yes
+  kill -INT "$sweep"  # as Ctrl-C: tables are written, and states were
+}
+
+# Bash has its background processes ignore SIGINT, unless it manages jobs.
+set -m
+python -m ltray.sweep "$@" --address auto &
+sweep=$!
+set +m
+trap stop_sweep TERM
+
+status=0
+wait "$sweep" || status=$?
+while kill -0 "$sweep" 2>/dev/null; do  # the signal ended the wait, not the sweep
+  status=0
+  wait "$sweep" || status=$?
+done
+
+if [[ $time_is_up == yes && $status != 0 ]]; then
+  scontrol requeue "$SLURM_JOB_ID"  # --requeue alone is about nodes that fail
+fi
+exit "$status"
