@@ -31,6 +31,9 @@ chmod 600 "$RAY_AUTH_TOKEN_PATH"
 # A folder of this job's own, short because Unix sockets' paths are.
 export RAY_TMPDIR="/tmp/ray-$SLURM_JOB_ID" RAY_USAGE_STATS_ENABLED=0
 
+export RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S=0           # Ray's 30 s of draining are for servers
+export SRUN_CPUS_PER_TASK="${SLURM_CPUS_PER_TASK:-1}"  # srun does not take it from sbatch any more
+
 free_ports() {  # as many free ports as asked for
   python -c '
 import socket, sys
@@ -70,8 +73,9 @@ for attempt in range(120):
 export -f start_node free_ports
 
 # `ray stop` would end every Ray of yours on these nodes, other jobs' too: the step is ended instead.
+# A node that fails does not end the others: its trials go on there.
 srun --nodes="$SLURM_JOB_NUM_NODES" --ntasks="$SLURM_JOB_NUM_NODES" --ntasks-per-node=1 \
-  --kill-on-bad-exit=1 bash -c start_node >"ray-$SLURM_JOB_ID.log" 2>&1 &
+  --kill-on-bad-exit=0 bash -c start_node >"ray-$SLURM_JOB_ID.log" 2>&1 &
 nodes=$!
 
 end_ray() {
