@@ -1,0 +1,232 @@
+"""Ray as cluster-onprem.yaml and cluster-slurm.sh start it, here."""
+
+import json
+import os
+import re
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import yaml
+from cluster_files import ROOT, read, start_commands
+from commands import only_run, rows, wait_until
+from conftest import small_document
+
+BIN = Path(sys.executable).parent
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port: int = server.getsockname()[1]
+    return port
+
+
+def with_free_ports(command: str) -> str:
+    """A start command with other ports, since those of the file may be taken here."""
+    ports = r"(--(?!min-worker|max-worker)[a-z-]*port)=\d+"
+    return re.sub(ports, lambda found: f"{found[1]}={free_port()}", command)
+
+
+def option(command: str, name: str) -> str:
+    (found,) = re.findall(rf" --{name}=(\S+)", command)
+    return str(found)
+
+
+def status_of(url: str, token: str | None) -> int:
+    request = urllib.request.Request(url)
+    if token is not None:
+        request.add_header("Authorization", f"Bearer {token}")
+    try:
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return int(answer.status)
+    except urllib.error.HTTPError as error:
+        return error.code
+
+
+def processes_of(folder: Path) -> list[psutil.Process]:
+    """Those of a Ray whose temporary folder it is."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if any(str(folder) in part for part in process.cmdline()):
+                found.append(process)
+        except (psutil.NoSuchProcess, psutil.ZombieProcess):
+            continue
+    return [process for process in found if process.pid != os.getpid()]
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    """A home folder with a token and the file that `ray up` puts on the head."""
+    from ray.autoscaler._private.util import prepare_config
+
+    config = read("cluster-onprem.yaml")
+    config["provider"].update(head_ip="127.0.0.1", worker_ips=[])
+    config["file_mounts"] = {}
+    (tmp_path / "ray_bootstrap_config.yaml").write_text(json.dumps(prepare_config(config)))
+    (tmp_path / ".ray").mkdir()
+    (tmp_path / ".ray" / "auth_token").write_text("1" * 64)
+    return tmp_path
+
+
+@pytest.fixture
+def head(home: Path) -> Iterator[tuple[str, dict[str, str]]]:
+    """A head as cluster-onprem.yaml starts it: the command, and the environment that it got."""
+    (command,) = [one for one in start_commands(read("cluster-onprem.yaml")) if "--head" in one]
+    command = with_free_ports(command)
+    temporary = Path("/tmp") / f"ltray-{os.getpid()}"  # sockets' paths must be short
+    environment = {
+        **{name: value for name, value in os.environ.items() if not name.startswith("RAY_")},
+        "HOME": str(home),
+        "PATH": f"{BIN}:{os.environ['PATH']}",
+        "RAY_enable_autoscaler_v2": "1",  # as `ray up` sets
+        "RAY_NUM_REDIS_GET_RETRIES": "3",  # strangers give up sooner
+    }
+    try:
+        subprocess.run(
+            ["bash", "-c", f"{command} --num-cpus=1 --temp-dir={temporary}"],
+            env=environment,
+            check=True,
+            capture_output=True,
+        )
+        yield command, environment
+    finally:
+        for process in processes_of(temporary):
+            process.kill()
+
+
+@pytest.mark.ray
+def test_a_stranger_without_the_token_gets_401_and_cannot_join(
+    head: tuple[str, dict[str, str]], home: Path
+) -> None:
+    command, environment = head
+    dashboard = f"http://127.0.0.1:{option(command, 'dashboard-port')}"
+    for path in ("/api/version", "/api/jobs/", "/api/cluster_status"):
+        assert status_of(dashboard + path, None) == 401
+        assert status_of(dashboard + path, "2" * 64) == 401
+        assert status_of(dashboard + path, "1" * 64) == 200
+    join = "import ray, sys; ray.init(sys.argv[1], log_to_driver=False); print(len(ray.nodes()))"
+    address = f"{_own_address()}:{option(command, 'port')}"
+    stranger = {**environment, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "2" * 64}
+    waiting = [
+        subprocess.Popen(started, env=variables, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        for started, variables in (
+            ([sys.executable, "-c", join, address], stranger),
+            ([sys.executable, "-c", join, address], {**environment, "RAY_AUTH_MODE": "disabled"}),
+            ([str(BIN / "ray"), "start", f"--address={address}"], stranger),
+        )
+    ]
+    known = {**environment, "RAY_AUTH_MODE": "token"}
+    joined = subprocess.run(
+        [sys.executable, "-c", join, address], check=False, env=known, capture_output=True
+    )
+    assert joined.stdout == b"1\n", joined.stderr
+    for process in waiting:
+        out, err = process.communicate(timeout=100)
+        assert process.returncode != 0, out
+        assert b"InvalidAuthToken" in err
+
+
+def _own_address() -> str:
+    from ray.util import get_node_ip_address
+
+    return str(get_node_ip_address())
+
+
+SRUN = """#!/bin/bash
+# This machine is every node: each task is started here.
+tasks=1
+while [[ $1 == --* ]]; do
+  [[ $1 == --ntasks=* ]] && tasks=${1#*=}
+  shift
+done
+trap 'kill -TERM $(jobs -p)' TERM
+for ((task = 0; task < tasks; task++)); do SLURM_PROCID=$task "$@" & done
+while [[ -n $(jobs -pr) ]]; do wait; done
+"""
+SCONTROL = '#!/bin/bash\necho "$@" >> scontrol.log\n'
+
+
+@pytest.fixture
+def allocation(tmp_path: Path) -> dict[str, str]:
+    """The environment of a job on two nodes with imitations of Slurm's commands, in tmp_path."""
+    for name, text in (("srun", SRUN), ("scontrol", SCONTROL)):
+        (tmp_path / name).write_text(text)
+        (tmp_path / name).chmod(0o755)
+    return {
+        **{name: value for name, value in os.environ.items() if not name.startswith("RAY_")},
+        "HOME": str(tmp_path),
+        "PATH": f"{tmp_path}:{BIN}:{os.environ['PATH']}",
+        "SLURM_JOB_ID": str(10_000_000 + os.getpid()),
+        "SLURM_JOB_NUM_NODES": "2",
+        "SLURM_CPUS_PER_TASK": "1",
+        "SLURM_GPUS_ON_NODE": "1",
+    }
+
+
+def submit(folder: Path, environment: dict[str, str], **changes: Any) -> subprocess.Popen[str]:
+    document = small_document({"train__epochs": 1, **changes})
+    (folder / "small.yaml").write_text(yaml.safe_dump(document))
+    with (folder / "job.log").open("a") as log:
+        return subprocess.Popen(
+            ["bash", ROOT / "cluster-slurm.sh", "small.yaml"],
+            cwd=folder,
+            env=environment,
+            stdout=log,
+            stderr=log,
+            text=True,
+            start_new_session=True,
+        )
+
+
+def nothing_is_left(environment: dict[str, str]) -> None:
+    temporary = Path(f"/tmp/ray-{environment['SLURM_JOB_ID']}")
+    assert not temporary.exists()
+    until = time.monotonic() + 20
+    while processes_of(temporary) and time.monotonic() < until:
+        time.sleep(0.5)
+    assert not processes_of(temporary)
+
+
+@pytest.mark.ray
+def test_a_slurm_job_sweeps_on_all_its_nodes_and_leaves_nothing_behind(
+    tmp_path: Path, allocation: dict[str, str]
+) -> None:
+    job = submit(tmp_path, allocation)
+    assert job.wait(600) == 0, (tmp_path / "job.log").read_text()
+    said = (tmp_path / "job.log").read_text()
+    assert "2 CPUs and 2 GPUs on 2 nodes" in said
+    assert [row["status"] for row in rows(only_run(tmp_path / "runs", "small"))] == ["done"] * 6
+    token = tmp_path / ".ray" / "auth_token"
+    assert stat.S_IMODE(token.stat().st_mode) == 0o600
+    assert token.read_text() not in said
+    assert not (tmp_path / "scontrol.log").exists()
+    nothing_is_left(allocation)
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_slurm_job_whose_time_is_up_goes_back_to_the_queue_and_on_from_there(
+    tmp_path: Path, allocation: dict[str, str]
+) -> None:
+    job = submit(tmp_path, allocation)
+    wait_until(lambda: "prepared" in (tmp_path / "job.log").read_text(), job)
+    os.kill(job.pid, signal.SIGTERM)
+    assert job.wait(120) == 130, (tmp_path / "job.log").read_text()
+    assert "interrupted: the same command goes on from here" in (tmp_path / "job.log").read_text()
+    assert (tmp_path / "scontrol.log").read_text() == f"requeue {allocation['SLURM_JOB_ID']}\n"
+    nothing_is_left(allocation)
+    again = submit(tmp_path, allocation)
+    assert again.wait(600) == 0, (tmp_path / "job.log").read_text()
+    assert [row["status"] for row in rows(only_run(tmp_path / "runs", "small"))] == ["done"] * 6
+    nothing_is_left(allocation)
