@@ -34,11 +34,19 @@ export RAY_TMPDIR="/tmp/ray-$SLURM_JOB_ID" RAY_USAGE_STATS_ENABLED=0
 export RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S=0           # Ray's 30 s of draining are for servers
 export SRUN_CPUS_PER_TASK="${SLURM_CPUS_PER_TASK:-1}"  # srun does not take it from sbatch any more
 
-free_ports() {  # as many free ports as asked for
+free_ports() {  # as many ports as asked for; below those that the system gives away by itself meanwhile
   python -c '
-import socket, sys
-held = [socket.create_server(("", 0)) for _ in range(int(sys.argv[1]))]
-print(*(one.getsockname()[1] for one in held))' "$1"
+import random, socket, sys
+found = []
+for port in random.sample(range(11_000, 32_000), 21_000):
+    if len(found) == int(sys.argv[1]):
+        break
+    try:
+        socket.create_server(("", port)).close()
+        found.append(port)
+    except OSError:
+        pass
+print(*found)' "$1"
 }
 
 # This script runs on the first node. Ports are free ones, so that two jobs on a node do not meet, and
@@ -78,14 +86,17 @@ srun --nodes="$SLURM_JOB_NUM_NODES" --ntasks="$SLURM_JOB_NUM_NODES" --ntasks-per
   --kill-on-bad-exit=0 bash -c start_node >"ray-$SLURM_JOB_ID.log" 2>&1 &
 nodes=$!
 
-end_ray() {
+end_ray() {  # what does not end in 20 seconds Slurm ends, with the job
   kill -TERM "$nodes" 2>/dev/null || true
-  wait "$nodes" 2>/dev/null || true
+  for ((second = 0; second < 20; second++)); do
+    kill -0 "$nodes" 2>/dev/null || break
+    sleep 1
+  done
   rm -rf "$RAY_TMPDIR"
 }
 trap end_ray EXIT
 
-python - "$SLURM_JOB_NUM_NODES" "$nodes" <<'PYTHON'
+if ! python - "$SLURM_JOB_NUM_NODES" "$nodes" <<'PYTHON'
 """Wait until all nodes have joined."""
 import os
 import sys
@@ -101,14 +112,18 @@ while True:
         break
     except ConnectionError:
         if time.monotonic() > until:
-            sys.exit("Ray did not start in 5 minutes; see the log beside this one")
+            sys.exit("not within 5 minutes")
         time.sleep(1)
 while sum(node["Alive"] for node in ray.nodes()) < int(sys.argv[1]):
     os.kill(int(sys.argv[2]), 0)
     if time.monotonic() > until:
-        sys.exit("not all nodes joined in 5 minutes; see the log beside this one")
+        sys.exit("not within 5 minutes")
     time.sleep(1)
 PYTHON
+then
+  echo "Ray did not start on all nodes: see ray-$SLURM_JOB_ID.log" >&2
+  exit 1
+fi
 
 time_is_up=no
 stop_sweep() {

@@ -40,14 +40,14 @@ def read(name: str) -> File:
     return content
 
 
-def commands(config: File) -> list[str]:
+def all_commands(config: File) -> list[str]:
     """All that Ray runs on nodes."""
     return [command for key in COMMANDS for command in config.get(key, [])]
 
 
 def start_commands(config: File) -> list[str]:
     """Those that start Ray."""
-    return [command for command in commands(config) if "ray start" in command]
+    return [command for command in all_commands(config) if "ray start" in command]
 
 
 def put(config: File, place: str, value: Any) -> None:

@@ -37,7 +37,7 @@ def filled() -> File:
 def aws(
     filled: File, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> Iterator[Callable[[], File]]:
-    """An imitation of AWS; a function that has Ray prepare cluster.yaml for it, as `ray up` does."""
+    """An imitation of AWS; a function that has Ray prepare cluster.yaml for it as `ray up` does."""
     moto = pytest.importorskip("moto")
     from ray.autoscaler._private.aws.config import bootstrap_aws
 

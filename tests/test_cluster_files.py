@@ -14,11 +14,14 @@ from typing import Any
 import pytest
 from cluster_files import (
     ROOT,
+    all_commands,
     manifest_problems,
     problems,
     provider_keys,
+    put,
     read,
     read_manifests,
+    start_commands,
     start_options,
 )
 
@@ -66,7 +69,7 @@ def test_files_for_ray_up_have_nothing_that_nobody_reads(name: str) -> None:
         (f"{ON_DEMAND}.BlockDeviceMappings.0.Ebs.VolumeSise", 9, "VolumeSise"),
         (f"{ON_DEMAND}.BlockDeviceMappings.0.Ebs.VolumeSize", "9", "VolumeSize"),
         (f"{ON_DEMAND}.ImageId", 7, "ImageId"),
-        ("head_start_ray_commands", ["ray start --head --dashbord-host=127.0.0.1"], "dashbord-host"),
+        ("head_start_ray_commands", ["ray start --dashbord-host=::"], "dashbord-host"),
         ("worker_start_ray_commands", ["ray start --metrics-export-port=many"], "many"),
     ],
 )  # fmt: skip
@@ -123,7 +126,7 @@ def test_every_node_starts_with_the_token_a_fixed_metrics_port_and_no_open_dashb
         assert "--metrics-export-port=8080" in command
     (head,) = [command for command in started if "--head" in command]
     assert "--dashboard-host=127.0.0.1" in head
-    assert "0.0.0.0" not in " ".join(commands(read(name)))
+    assert "0.0.0.0" not in " ".join(all_commands(read(name)))
     assert "--autoscaling-config=~/ray_bootstrap_config.yaml" in head
 
 
@@ -135,7 +138,7 @@ def test_the_token_goes_as_a_file_of_mode_600_and_is_in_no_command(name: str) ->
     text = (ROOT / name).read_text()
     assert not re.search(r"RAY_AUTH_TOKEN\b", text)
     assert not re.search(r"[0-9a-f]{32}", text)
-    readers = [one for one in commands(config) if "auth_token" in one and "PATH=" not in one]
+    readers = [one for one in all_commands(config) if "auth_token" in one and "PATH=" not in one]
     assert readers == config["setup_commands"][:1]
 
 

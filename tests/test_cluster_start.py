@@ -2,7 +2,9 @@
 
 import json
 import os
+import random
 import re
+import shutil
 import signal
 import socket
 import stat
@@ -12,8 +14,8 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
@@ -23,12 +25,25 @@ from commands import only_run, rows, wait_until
 from conftest import small_document
 
 BIN = Path(sys.executable).parent
+TEMPORARY = Path("/tmp") / f"ltray-{os.getpid()}"  # sockets' paths must be short
+HEARD_FROM_OTHER_NODES = (
+    "port",
+    "object-manager-port",
+    "node-manager-port",
+    "dashboard-agent-listen-port",
+    "dashboard-agent-grpc-port",
+    "runtime-env-agent-port",
+    "metrics-export-port",
+)
+LOOPBACK = ("127.0.0.1", "::1", "::ffff:127.0.0.1")
 
 
 def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-    return port
+    """One that the system does not give to anybody by itself meanwhile."""
+    while True:
+        port = random.randrange(11_000, 32_000)
+        with suppress(OSError), socket.create_server(("", port)):
+            return port
 
 
 def with_free_ports(command: str) -> str:
@@ -54,37 +69,35 @@ def status_of(url: str, token: str | None) -> int:
 
 
 def processes_of(folder: Path) -> list[psutil.Process]:
-    """Those of a Ray whose temporary folder it is."""
-    found = []
+    """Those of a Ray whose temporary folder it is, and those that they started."""
+    found: set[psutil.Process] = set()
     for process in psutil.process_iter():
-        try:
+        with suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
             if any(str(folder) in part for part in process.cmdline()):
-                found.append(process)
-        except (psutil.NoSuchProcess, psutil.ZombieProcess):
-            continue
+                found |= {process, *process.children(recursive=True)}
     return [process for process in found if process.pid != os.getpid()]
 
 
-@pytest.fixture
-def home(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A home folder with a token and the file that `ray up` puts on the head."""
     from ray.autoscaler._private.util import prepare_config
 
+    folder = tmp_path_factory.mktemp("home")
     config = read("cluster-onprem.yaml")
     config["provider"].update(head_ip="127.0.0.1", worker_ips=[])
     config["file_mounts"] = {}
-    (tmp_path / "ray_bootstrap_config.yaml").write_text(json.dumps(prepare_config(config)))
-    (tmp_path / ".ray").mkdir()
-    (tmp_path / ".ray" / "auth_token").write_text("1" * 64)
-    return tmp_path
+    (folder / "ray_bootstrap_config.yaml").write_text(json.dumps(prepare_config(config)))
+    (folder / ".ray").mkdir()
+    (folder / ".ray" / "auth_token").write_text("1" * 64)
+    return folder
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def head(home: Path) -> Iterator[tuple[str, dict[str, str]]]:
     """A head as cluster-onprem.yaml starts it: the command, and the environment that it got."""
     (command,) = [one for one in start_commands(read("cluster-onprem.yaml")) if "--head" in one]
     command = with_free_ports(command)
-    temporary = Path("/tmp") / f"ltray-{os.getpid()}"  # sockets' paths must be short
     environment = {
         **{name: value for name, value in os.environ.items() if not name.startswith("RAY_")},
         "HOME": str(home),
@@ -94,15 +107,16 @@ def head(home: Path) -> Iterator[tuple[str, dict[str, str]]]:
     }
     try:
         subprocess.run(
-            ["bash", "-c", f"{command} --num-cpus=1 --temp-dir={temporary}"],
+            ["bash", "-c", f"{command} --num-cpus=1 --temp-dir={TEMPORARY}"],
             env=environment,
             check=True,
             capture_output=True,
         )
         yield command, environment
     finally:
-        for process in processes_of(temporary):
+        for process in processes_of(TEMPORARY):
             process.kill()
+        shutil.rmtree(TEMPORARY, ignore_errors=True)
 
 
 @pytest.mark.ray
@@ -113,7 +127,7 @@ def test_a_stranger_without_the_token_gets_401_and_cannot_join(
     dashboard = f"http://127.0.0.1:{option(command, 'dashboard-port')}"
     for path in ("/api/version", "/api/jobs/", "/api/cluster_status"):
         assert status_of(dashboard + path, None) == 401
-        assert status_of(dashboard + path, "2" * 64) == 401
+        assert status_of(dashboard + path, "2" * 64) == 403
         assert status_of(dashboard + path, "1" * 64) == 200
     join = "import ray, sys; ray.init(sys.argv[1], log_to_driver=False); print(len(ray.nodes()))"
     address = f"{_own_address()}:{option(command, 'port')}"
@@ -137,6 +151,40 @@ def test_a_stranger_without_the_token_gets_401_and_cannot_join(
         assert b"InvalidAuthToken" in err
 
 
+@pytest.mark.ray
+def test_a_firewall_knows_every_port_that_is_listened_on(head: tuple[str, dict[str, str]]) -> None:
+    from ray.autoscaler._private.constants import AUTOSCALER_METRIC_PORT
+    from ray.dashboard.consts import DASHBOARD_METRIC_PORT
+
+    command, _ = head
+    written = {int(port) for port in re.findall(r"port=(\d+)", command)}
+    written |= {AUTOSCALER_METRIC_PORT, DASHBOARD_METRIC_PORT}
+    inside = {int(option(command, name)) for name in HEARD_FROM_OTHER_NODES}
+    until = time.monotonic() + 60
+    while not inside <= listened_on(TEMPORARY) and time.monotonic() < until:
+        time.sleep(0.5)  # the agents start last
+    heard = listened_on(TEMPORARY)
+    assert inside <= heard
+    workers = range(*(int(option(command, f"{end}-worker-port")) for end in ("min", "max")))
+    assert {port for port in heard - written if port not in workers} == set()
+    assert int(option(command, "dashboard-port")) not in heard
+    text = (ROOT / "cluster-onprem.yaml").read_text()
+    assert f"{AUTOSCALER_METRIC_PORT} and {DASHBOARD_METRIC_PORT}" in text
+
+
+def listened_on(folder: Path) -> set[int]:
+    """Ports that another machine could reach."""
+    found = set()
+    for process in processes_of(folder):
+        with suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
+            found |= {
+                one.laddr.port
+                for one in process.net_connections("tcp")
+                if one.status == psutil.CONN_LISTEN and one.laddr.ip not in LOOPBACK
+            }
+    return found
+
+
 def _own_address() -> str:
     from ray.util import get_node_ip_address
 
@@ -158,25 +206,27 @@ SCONTROL = '#!/bin/bash\necho "$@" >> scontrol.log\n'
 
 
 @pytest.fixture
-def allocation(tmp_path: Path) -> dict[str, str]:
+def allocation(tmp_path: Path) -> Iterator[dict[str, str]]:
     """The environment of a job on two nodes with imitations of Slurm's commands, in tmp_path."""
     for name, text in (("srun", SRUN), ("scontrol", SCONTROL)):
         (tmp_path / name).write_text(text)
         (tmp_path / name).chmod(0o755)
-    return {
+    job = str(10_000_000 + os.getpid())
+    yield {
         **{name: value for name, value in os.environ.items() if not name.startswith("RAY_")},
         "HOME": str(tmp_path),
         "PATH": f"{tmp_path}:{BIN}:{os.environ['PATH']}",
-        "SLURM_JOB_ID": str(10_000_000 + os.getpid()),
+        "SLURM_JOB_ID": job,
         "SLURM_JOB_NUM_NODES": "2",
         "SLURM_CPUS_PER_TASK": "1",
         "SLURM_GPUS_ON_NODE": "1",
     }
+    for process in processes_of(Path(f"/tmp/ray-{job}")):
+        process.kill()
 
 
-def submit(folder: Path, environment: dict[str, str], **changes: Any) -> subprocess.Popen[str]:
-    document = small_document({"train__epochs": 1, **changes})
-    (folder / "small.yaml").write_text(yaml.safe_dump(document))
+def submit(folder: Path, environment: dict[str, str]) -> subprocess.Popen[str]:
+    (folder / "small.yaml").write_text(yaml.safe_dump(small_document({})))
     with (folder / "job.log").open("a") as log:
         return subprocess.Popen(
             ["bash", ROOT / "cluster-slurm.sh", "small.yaml"],
