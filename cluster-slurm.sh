@@ -38,7 +38,7 @@ free_ports() {  # as many ports as asked for; below those that the system gives 
   python -c '
 import random, socket, sys
 found = []
-for port in random.sample(range(11_000, 32_000), 21_000):
+for port in random.sample(range(20_000, 32_000), 12_000):
     if len(found) == int(sys.argv[1]):
         break
     try:
@@ -61,7 +61,8 @@ start_node() {  # on each node, and as long as the job: Ray with what Slurm gave
   read -r agent metrics <<<"$(free_ports 2)"
   local options=(--block --disable-usage-stats
     --num-cpus="${SLURM_CPUS_PER_TASK:-$SLURM_CPUS_ON_NODE}" --num-gpus="${SLURM_GPUS_ON_NODE:-0}"
-    --dashboard-agent-listen-port="$agent" --metrics-export-port="$metrics")
+    --dashboard-agent-listen-port="$agent" --metrics-export-port="$metrics"
+    --min-worker-port=0 --max-worker-port=0)  # any free ones, not the same range for every job
   if [[ $SLURM_PROCID == 0 ]]; then
     # The dashboard listens on this node alone; docs/cluster.md has the tunnel.
     exec ray start --head --node-ip-address="$HEAD_IP" --port="$GCS_PORT" --temp-dir="$RAY_TMPDIR" \
@@ -96,28 +97,25 @@ end_ray() {  # what does not end in 20 seconds Slurm ends, with the job
 }
 trap end_ray EXIT
 
-if ! python - "$SLURM_JOB_NUM_NODES" "$nodes" <<'PYTHON'
-"""Wait until all nodes have joined."""
+if ! timeout 300 python - "$SLURM_JOB_NUM_NODES" "$nodes" <<'PYTHON'
+"""Return when all nodes have joined."""
 import os
+import socket
 import sys
 import time
 
 import ray
 
-until = time.monotonic() + 300
 while True:
     os.kill(int(sys.argv[2]), 0)  # raises when srun has ended
     try:
-        ray.init(address="auto", log_to_driver=False, logging_level="ERROR")
+        socket.create_connection((os.environ["HEAD_IP"], int(os.environ["GCS_PORT"])), 5).close()
         break
-    except ConnectionError:
-        if time.monotonic() > until:
-            sys.exit("not within 5 minutes")
+    except OSError:
         time.sleep(1)
+ray.init(address="auto", log_to_driver=False, logging_level="ERROR")
 while sum(node["Alive"] for node in ray.nodes()) < int(sys.argv[1]):
     os.kill(int(sys.argv[2]), 0)
-    if time.monotonic() > until:
-        sys.exit("not within 5 minutes")
     time.sleep(1)
 PYTHON
 then

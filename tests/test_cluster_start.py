@@ -41,7 +41,7 @@ LOOPBACK = ("127.0.0.1", "::1", "::ffff:127.0.0.1")
 def free_port() -> int:
     """One that the system does not give to anybody by itself meanwhile."""
     while True:
-        port = random.randrange(11_000, 32_000)
+        port = random.randrange(20_000, 32_000)
         with suppress(OSError), socket.create_server(("", port)):
             return port
 
@@ -221,8 +221,10 @@ def allocation(tmp_path: Path) -> Iterator[dict[str, str]]:
         "SLURM_CPUS_PER_TASK": "1",
         "SLURM_GPUS_ON_NODE": "1",
     }
-    for process in processes_of(Path(f"/tmp/ray-{job}")):
-        process.kill()
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            if process.environ().get("SLURM_JOB_ID") == job:
+                process.kill()
 
 
 def submit(folder: Path, environment: dict[str, str]) -> subprocess.Popen[str]:
