@@ -1,5 +1,6 @@
 """One Ray session for a command: what it is started with, what the cluster has."""
 
+import logging
 import os
 import socket
 import time
@@ -94,14 +95,13 @@ def session(connection: Connection) -> Iterator[Cluster]:
     for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)
     address = connection.address
-    if address is not None and _has_token():
-        # Ray's clusters ask for a token by default, but who joins one sends none by default.
-        os.environ.setdefault("RAY_AUTH_MODE", "token")
     import ray
 
     if ray.is_initialized():
         yield _cluster(dashboard="", joined=True)
         return
+    if address is not None:
+        _send_token()
     if address not in (None, "auto"):
         _check_answers(str(address))
     shipped = {"py_modules": [str(Path(__file__).parents[1])]} if connection.ship_code else None
@@ -121,9 +121,18 @@ def session(connection: Connection) -> Iterator[Cluster]:
         ray.shutdown()
 
 
-def _has_token() -> bool:
-    names = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
-    return any(name in os.environ for name in names) or (Path.home() / ".ray/auth_token").is_file()
+def _send_token() -> None:
+    """Have this process show the token that it has.
+
+    Ray's clusters ask for one where one was there when they started; who joins one sends none by
+    itself. An environment variable would do only before Ray is imported, which a notebook may have.
+    """
+    from ray._private.authentication import authentication_token_setup as tokens
+
+    logging.getLogger(tokens.__name__).setLevel(
+        logging.ERROR
+    )  # it warns that all is as it should be
+    tokens.maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
 
 
 def _check_answers(address: str) -> None:
