@@ -3,11 +3,13 @@
 Tune starts it again when it fails, and rows and errors reach the driver, as for every other trial.
 """
 
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 
 import ray.train
 
+from ltray.cluster.metrics import DENSE, trial_series, unseen
 from ltray.cluster.nodes import Demands
 from ltray.cluster.trials import Reports, Row, is_due, place_of, report_error
 from ltray.errors import LtrayError
@@ -68,9 +70,11 @@ def _work(config: Row, run: Run, wanted: Demands, replicate: int) -> None:
     group = Processes(place.device)
     # Each report waits for all processes, so the first says for all when it is time.
     due = partial(is_due, every_seconds=REPORT_EVERY_SECONDS)
-    reports = Reports(ray.train.report, lambda sent: group.first(partial(due, sent)))
-    train_dense(run, replicate, place, lambda row: reports.add([row], []), group)
-    reports.flush()
+    series = trial_series(run, replicate, DENSE, tickets=1)
+    with series if group.rank == 0 else nullcontext(unseen) as see:
+        reports = Reports(ray.train.report, lambda sent: group.first(partial(due, sent)), see)
+        train_dense(run, replicate, place, lambda row: reports.add([row], []), group)
+        reports.flush()
 
 
 def _cause(error: ray.train.WorkerGroupError) -> BaseException:

@@ -1,10 +1,12 @@
 """How far a sweep is, in lines that read the same on a terminal and in a log."""
 
 import time
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from ltray.analysis.results import Rows, is_matching
+from ltray.cluster.metrics import SweepSeries
 from ltray.experiment import as_written
 from ltray.lottery.tickets import Ticket, TicketKey, key
 from ltray.lottery.trajectory import Trajectory
@@ -21,20 +23,23 @@ class Progress:
         rows: the run's, kept up to date by the sweep.
         trajectories: replicate -> its dense run.
         margin: of report.margin.
+        series: where the same figures are kept for Prometheus.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913, PLR0917 (what there is to count, and who is told)
         self,
         tickets: Sequence[Ticket],
         rows: Rows,
         trajectories: Mapping[int, Trajectory],
         margin: float,
         say: Say,
+        series: SweepSeries,
     ) -> None:
         self._keys = {key(ticket) for ticket in tickets}
         self._rows = rows
         self._margin = margin
         self._say = say
+        self._series = series
         self._steps_left = {
             key(ticket): _steps(ticket, trajectories[ticket.replicate])
             for ticket in tickets
@@ -57,21 +62,45 @@ class Progress:
         if all_ended or time.monotonic() - self._said > SAID_EVERY_SECONDS:
             self._said = time.monotonic()
             self._say(self._line())
+            self.show()
+
+    def show(self) -> None:
+        """Put the figures where Prometheus finds them."""
+        show(self._keys, self._rows, self._margin, self._series)
+        self._series.time_left(self._seconds_left())
 
     def _line(self) -> str:
-        ended = [self._rows.tickets[one] for one in self._keys if one in self._rows.tickets]
-        matching = [row for row in ended if is_matching(row, self._margin)]
+        ended, matching = _ended(self._keys, self._rows, self._margin)
         counts = f"{len(ended)}/{len(self._keys)} tickets, {len(matching)} matching"
-        return ", ".join(part for part in (counts, _sparsest(matching), self._time_left()) if part)
+        seconds = self._seconds_left()
+        left = f"about {duration(seconds)} left" if seconds else ""
+        return ", ".join(part for part in (counts, _sparsest(matching), left) if part)
 
-    def _time_left(self) -> str:
-        assert self._began is not None, "a line is said only about reports"
+    def _seconds_left(self) -> float | None:
+        """As long as the steps that are left take at the pace so far; None before the first."""
+        if self._began is None:
+            return None
         then, left_then = self._began
         left = sum(self._steps_left.values())
         if not left or left == left_then:
-            return ""
-        seconds = (time.monotonic() - then) / (left_then - left) * left
-        return f"about {duration(seconds)} left"
+            return None
+        return (time.monotonic() - then) / (left_then - left) * left
+
+
+def show(keys: Collection[TicketKey], rows: Rows, margin: float, series: SweepSeries) -> None:
+    """Put the tickets of a grid, counted, where Prometheus finds them."""
+    ended, matching = _ended(keys, rows, margin)
+    statuses = Counter(row["status"] for row in ended)
+    counts = {status: statuses[status] for status in ("done", "diverged", "failed")}
+    series.tickets({**counts, "left": len(keys) - len(ended)}, len(matching))
+
+
+def _ended(
+    keys: Collection[TicketKey], rows: Rows, margin: float
+) -> tuple[list[Mapping[str, Any]], list[Mapping[str, Any]]]:
+    """The rows of the tickets that have ended, and of those of them that match."""
+    ended: list[Mapping[str, Any]] = [rows.tickets[one] for one in keys if one in rows.tickets]
+    return ended, [row for row in ended if is_matching(row, margin)]
 
 
 def _steps(ticket: Ticket, trajectory: Trajectory) -> int:

@@ -9,6 +9,7 @@ from typing import Any
 
 from ltray.analysis.columns import TICKET_COLUMNS
 from ltray.analysis.results import Rows, write_tables
+from ltray.cluster.metrics import SweepSeries
 from ltray.cluster.nodes import Demands
 from ltray.cluster.progress import Progress
 from ltray.cluster.slots import Slots
@@ -35,6 +36,7 @@ class Retraining:
         rows: the run's; kept up to date with every report.
         slots: what trials run on.
         storage: where Tune's files of this launch go.
+        series: where Prometheus finds how far it is.
     """
 
     def __init__(  # noqa: PLR0913, PLR0917 (what a round needs)
@@ -46,6 +48,7 @@ class Retraining:
         slots: Slots,
         storage: Path,
         say: Say,
+        series: SweepSeries,
     ) -> None:
         self.run = run
         self.wanted = wanted
@@ -55,6 +58,7 @@ class Retraining:
         self.storage = storage
         self.tables_written = time.monotonic()
         self._say = say
+        self._series = series
         self._said_cpu = self._said_unread = False
         self._said_backends: set[tuple[str, str]] = set()
 
@@ -63,7 +67,10 @@ class Retraining:
         self._forget_failures()
         tickets = grid(self.run.experiment)
         margin = self.run.experiment.report.margin
-        self.progress = Progress(tickets, self.rows, self.trajectories, margin, self._say)
+        self.progress = Progress(
+            tickets, self.rows, self.trajectories, margin, self._say, self._series
+        )
+        self.progress.show()
         alone: set[TicketKey] = set()
         numbers = count()
         while packs := ready(self.run.experiment, self.rows.tickets, alone):
@@ -80,6 +87,7 @@ class Retraining:
                     patiently(fail, self.run.folder.path)
                     self._say(f"failed: {left[0].name}: {reason}")
                 alone |= {key(ticket) for ticket in left}
+            self.progress.show()
 
     def _round(self, packs: list[Pack], number: int) -> dict[str, str]:
         from ltray.cluster.trials import pack_trial

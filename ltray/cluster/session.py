@@ -53,6 +53,7 @@ class Cluster:
     Attributes:
         nodes: CPUs and GPUs of each.
         joined: whether it was there before; one that was started for this session is this machine.
+        asks_token: whether the dashboard shows itself only to who has the cluster's token.
         to_come: the kinds of nodes that an autoscaler may add.
     """
 
@@ -60,6 +61,7 @@ class Cluster:
     gpu_names: tuple[str, ...]
     dashboard: str
     joined: bool
+    asks_token: bool = False
     to_come: tuple[NodeType, ...] = ()
 
     @property
@@ -98,7 +100,8 @@ def session(connection: Connection) -> Iterator[Cluster]:
     import ray
 
     if ray.is_initialized():
-        yield _cluster(dashboard="", joined=True)
+        context = ray.init(ignore_reinit_error=True, logging_level="ERROR")
+        yield _cluster(context.dashboard_url or "", joined=True)
         return
     if address is not None:
         _send_token()
@@ -217,6 +220,8 @@ def _cluster(dashboard: str, joined: bool) -> Cluster:
         gpu_names=tuple(sorted(names)),
         dashboard=dashboard,
         joined=joined,
+        # Ray sets it where it asks for a token unasked, too.
+        asks_token=os.environ.get("RAY_AUTH_MODE", "").lower() == "token",
         to_come=tuple(node_types()) if joined else (),
     )
 

@@ -1,7 +1,7 @@
 """What trials run on: the resources of each, what they wait for, and the GPUs that are broken."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ltray.cluster.autoscaling import NodeType, told
@@ -12,6 +12,14 @@ FIRST_AFTER_SECONDS = 20.0  # a worker that starts on a slow disk takes less
 AGAIN_AFTER_SECONDS = 120.0
 
 
+OnCounts = Callable[[int, int], None]
+"""Takes how many trials have a process, and how many wait for one."""
+
+
+def untold(_running: int, _waiting: int) -> None:
+    """Count for nobody."""
+
+
 class Slots:
     """Says now and then what a sweep waits for while none of its trials runs.
 
@@ -19,6 +27,7 @@ class Slots:
         resources: `cpu` and `gpu` of a trial.
         to_come: the kinds of nodes that an autoscaler may add.
         broken: the launch's.
+        on_counts: told again and again how many trials run and how many wait.
 
     Attributes:
         displaced: the values of the last trials that only kept hold of a broken GPU.
@@ -30,12 +39,14 @@ class Slots:
         to_come: Sequence[NodeType],
         broken: BrokenGpus,
         say: Say,
+        on_counts: OnCounts = untold,
     ) -> None:
         self.resources = resources
         self.broken = broken
         self.displaced: set[Any] = set()
         self._to_come = to_come
         self._say = say
+        self._on_counts = on_counts
         self._due = time.monotonic() + FIRST_AFTER_SECONDS
 
     def look(self, running: int, waiting: int) -> None:
@@ -45,6 +56,7 @@ class Slots:
             running: how many trials have a worker.
             waiting: how many have none.
         """
+        self._on_counts(running, waiting)
         now = time.monotonic()
         if running or not waiting:
             self._due = now + FIRST_AFTER_SECONDS

@@ -10,8 +10,10 @@ from ltray.cluster.broken_gpus import BrokenGpus
 from ltray.cluster.dense_runs import make_all_masks, train_dense_runs, whole_trajectories
 from ltray.cluster.launches import Launch
 from ltray.cluster.lease import Lease, only_driver
+from ltray.cluster.metrics import SweepSeries
 from ltray.cluster.nodes import check_nodes, demands
 from ltray.cluster.preparing import check_archives, prepare, remove_copies
+from ltray.cluster.progress import show
 from ltray.cluster.retraining import Retraining
 from ltray.cluster.session import Cluster, Connection, awaited, session, trial_resources
 from ltray.cluster.slots import Slots
@@ -119,7 +121,9 @@ def sweep_run(run: Run, connection: Connection, say: Say) -> int:
 
 
 def _sweep(run: Run, rows: Rows, lease: Lease, connection: Connection, say: Say) -> None:
-    with _launch(run, lease, connection, say) as (launch, cluster):
+    with _launch(run, lease, connection, say) as (launch, cluster), SweepSeries(run) as series:
+        keys = [key(ticket) for ticket in grid(run.experiment)]
+        show(keys, rows, run.experiment.report.margin, series)
         trajectories = _dense_stages(run, launch, cluster, say)
         with launch.stage("masks"):
             make_all_masks(run, trajectories, say)
@@ -127,11 +131,13 @@ def _sweep(run: Run, rows: Rows, lease: Lease, connection: Connection, say: Say)
             rows.put_dense(replicate, trajectory.row, trajectory.epochs, trajectory.prunable)
         sweep = run.experiment.sweep
         resources = trial_resources(sweep, cluster, sweep.gpus_per_trial)
-        slots = Slots(resources, cluster.to_come, launch.broken, say)
+        slots = Slots(resources, cluster.to_come, launch.broken, say, series.packs)
         storage = run.folder.tune(launch.name)
         with launch.stage("retrainings"):
             try:
-                Retraining(run, launch.demands, trajectories, rows, slots, storage, say).finish()
+                Retraining(
+                    run, launch.demands, trajectories, rows, slots, storage, say, series
+                ).finish()
             finally:
                 tables = partial(write_tables, run.folder, rows, run.experiment.report.margin)
                 patiently(tables, run.folder.path)
@@ -236,4 +242,9 @@ def _grid_line(run: Run, tickets: int, ended: int) -> str:
 def _cluster_line(cluster: Cluster) -> str:
     where = f"{len(cluster.nodes)} node{'s' if len(cluster.nodes) > 1 else ''}"
     line = f"Ray: {cluster.cpus} CPUs and {cluster.gpus} GPUs on {where}"
-    return f"{line}; dashboard at http://{cluster.dashboard}" if cluster.dashboard else line
+    if not cluster.dashboard:
+        return line
+    line = f"{line}; dashboard at http://{cluster.dashboard}"
+    if not cluster.asks_token:
+        return line
+    return f"{line}, which asks for the token that `ray get-auth-token` prints"

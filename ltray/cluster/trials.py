@@ -11,6 +11,7 @@ import ray
 from ray import tune
 
 from ltray.cluster.broken_gpus import gpus_work, is_gpu_error, keep_hold
+from ltray.cluster.metrics import DENSE, SeeShown, trial_series, unseen
 from ltray.cluster.nodes import Demands
 from ltray.cluster.notices import Watch, drain_this_node, this_machine
 from ltray.errors import LtrayError, MachineLeaves
@@ -43,9 +44,11 @@ def dense_trial(config: Row, run: Run, wanted: Demands) -> None:
 
     def train(reports: Reports, leaves: Callable[[], str]) -> None:
         place = replace(place_of(config, wanted), leaves=leaves)
-        train_dense(run, config["replicate"], place, lambda row: reports.add([row], []))
+        train_dense(run, replicate, place, lambda row: reports.add([row], []))
 
-    _reporting(train, run)
+    replicate = config["replicate"]
+    with trial_series(run, replicate, DENSE, tickets=1) as see:
+        _reporting(train, run, Reports(see=see))
 
 
 def pack_trial(config: Row, run: Run, wanted: Demands, packs: dict[str, Pack]) -> None:
@@ -54,18 +57,22 @@ def pack_trial(config: Row, run: Run, wanted: Demands, packs: dict[str, Pack]) -
 
     def train(reports: Reports, leaves: Callable[[], str]) -> None:
         place = replace(place_of(config, wanted), leaves=leaves)
-        train_pack(run, packs[config["pack"]], place, reports.add)
+        train_pack(run, pack, place, reports.add)
 
-    _reporting(train, run)
+    pack = packs[config["pack"]]
+    replicate = pack.tickets[0].replicate
+    with trial_series(run, replicate, pack.name, len(pack.tickets)) as see:
+        _reporting(train, run, Reports(see=see))
 
 
-def _reporting(train: Callable[["Reports", Callable[[], str]], None], run: Run) -> None:
+def _reporting(
+    train: Callable[["Reports", Callable[[], str]], None], run: Run, reports: "Reports"
+) -> None:
     """Train until it is done, also where storage fails for a while; nothing said is lost.
 
     Raises:
         MachineLeaves: so that Tune starts the trial on another node.
     """
-    reports = Reports()
     node = ray.util.get_node_ip_address()
     with Watch(this_machine(), drain_this_node) as watch:
         try:
@@ -122,13 +129,18 @@ class Reports:
     Args:
         send: takes a message.
         due: whether it is time for one, told when the last was sent.
+        see: is shown each message's plain numbers before it is sent.
     """
 
     def __init__(
-        self, send: Callable[[Row], None] = tune.report, due: Callable[[float], bool] = is_due
+        self,
+        send: Callable[[Row], None] = tune.report,
+        due: Callable[[float], bool] = is_due,
+        see: SeeShown = unseen,
     ) -> None:
         self._send = send
         self._due = due
+        self._see = see
         self._rows: list[Row] = []
         self._records: list[Row] = []
         self._ended = 0
@@ -144,9 +156,11 @@ class Reports:
     def flush(self) -> None:
         if not (self._rows or self._records):
             return
+        shown = _shown(self._rows)
+        self._see(shown, self._ended)
         self._send(
             {
-                **_shown(self._rows),
+                **shown,
                 "tickets_ended": self._ended,
                 "rows": json.dumps(self._rows),
                 "records": json.dumps(self._records),

@@ -115,7 +115,14 @@ def _errors(tuner: tune.Tuner, reporting: "_Reporting") -> dict[str, str]:
     return {Path(one.path).name: _reason(one.error) for one in results if one.error}
 
 
-class _Reporting(tune.Callback):  # type: ignore[misc]
+class _Unwritten(tune.Callback):  # type: ignore[misc]
+    """What Tune, which writes its callbacks to a file that nobody reads, writes nothing of."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+
+class _Reporting(_Unwritten):
     """What trials report and how often they failed, value by value."""
 
     def __init__(self, on_report: OnReport, slots: Slots, key: str) -> None:
