@@ -71,7 +71,7 @@ def verify_run(run: Run, connection: Connection, say: Say) -> list[str]:
         read: Callable[[PartFile], PartReading], parts: Sequence[PartFile]
     ) -> list[PartReading]:
         with session(connection) as cluster:
-            say(_cluster_line(cluster))
+            say(cluster_line(cluster))
             return on_each_part(read, parts, "verify", say)
 
     return verify(run.data, spread)
@@ -166,7 +166,7 @@ def _launch(
         if cluster.joined:
             cluster = awaited(cluster, say)
         launch.on(cluster)
-        say(_cluster_line(cluster))
+        say(cluster_line(cluster))
         if cluster.joined:
             from ltray.cluster.lock import only_driver_here
 
@@ -239,7 +239,8 @@ def _grid_line(run: Run, tickets: int, ended: int) -> str:
     return f"{line}, {ended} done, {tickets - ended} to train"
 
 
-def _cluster_line(cluster: Cluster) -> str:
+def cluster_line(cluster: Cluster) -> str:
+    """What a command has to work with, and how a person can look on."""
     where = f"{len(cluster.nodes)} node{'s' if len(cluster.nodes) > 1 else ''}"
     line = f"Ray: {cluster.cpus} CPUs and {cluster.gpus} GPUs on {where}"
     if not cluster.dashboard:
