@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 FAILED = 1
 INTERRUPTED = 130
+TRACKERS = ("wandb", "mlflow")
 
 
 def parser(command: str, description: str) -> argparse.ArgumentParser:
@@ -41,6 +42,16 @@ def add_connection(arguments: argparse.ArgumentParser) -> None:
         "--ship-code",
         action="store_true",
         help="send this ltray to the workers, in place of the one that they have installed",
+    )
+
+
+def add_tracking(arguments: argparse.ArgumentParser) -> None:
+    """The arguments of the commands that train."""
+    arguments.add_argument(
+        "--track",
+        choices=TRACKERS,
+        help="hand each trial's figures on to Weights & Biases or MLflow, too; where to is said"
+        " in the environment variables that they read",
     )
 
 

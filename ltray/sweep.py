@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 from ltray.command_line import (
     add_connection,
+    add_tracking,
     connection,
     exit_with,
     experiment_path,
@@ -23,6 +24,7 @@ def main() -> int:
         "What is done is not done again: the same command goes on where it was.",
     )
     add_connection(arguments)
+    add_tracking(arguments)
     arguments.add_argument(
         "--status", action="store_true", help="only say how far the run is; needs no Ray"
     )
@@ -37,7 +39,7 @@ def main() -> int:
     from ltray.cluster.sweeping import sweep_run
 
     say = timed_lines()
-    failed = sweep_run(run, connection(options), say)
+    failed = sweep_run(run, connection(options), say, options.track)
     if failed:
         say(
             f"{failed} tickets failed: the report names their errors; the same command retries them"

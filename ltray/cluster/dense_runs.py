@@ -45,7 +45,8 @@ def train_dense_runs(
     On several GPUs the trial only waits for processes of its own, one on each GPU.
 
     Args:
-        launch: what it asks of processes that train, and the GPUs that are given no work.
+        launch: what it asks of processes that train, what their reports are handed on to, and
+            the GPUs that are given no work.
 
     Raises:
         StageFailed: a dense run diverged, its trial failed for good, or no GPU is left.
@@ -84,6 +85,7 @@ def _run_trials(  # noqa: PLR0913, PLR0917 (what a trial needs, and what it is t
         storage=storage,
         max_failures=sweep.max_failures,
         on_report=partial(_on_report, say=say, epochs=run.experiment.train.epochs),
+        make_tracker=launch.make_tracker,
     )
     gpus = sweep.gpus_per_trial if sweep.dense_gpus is None else sweep.dense_gpus
     if gpus == "auto" or gpus < 2:

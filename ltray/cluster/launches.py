@@ -12,6 +12,7 @@ from typing import Any
 from ltray.cluster.broken_gpus import BrokenGpus
 from ltray.cluster.nodes import Demands
 from ltray.cluster.session import Cluster
+from ltray.cluster.tracking import MakeTracker
 from ltray.files import read_json, write_json
 from ltray.layout import RunFolder
 
@@ -24,11 +25,19 @@ class Launch:
     Attributes:
         demands: what it asks of every process that works for it.
         broken: GPUs that it found to fail.
+        make_tracker: gives what the trials' reports are handed on to, where a person wants that.
     """
 
-    def __init__(self, run: RunFolder, demands: Demands, broken: BrokenGpus) -> None:
+    def __init__(
+        self,
+        run: RunFolder,
+        demands: Demands,
+        broken: BrokenGpus,
+        make_tracker: MakeTracker | None = None,
+    ) -> None:
         self.demands = demands
         self.broken = broken
+        self.make_tracker = make_tracker
         self._path = run.launches
         self._before = read_json(self._path)["launches"] if self._path.is_file() else []
         self._started = datetime.now(UTC)

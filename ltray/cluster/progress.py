@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+from ltray.analysis.columns import Row
 from ltray.analysis.results import Rows, is_matching
 from ltray.cluster.metrics import SweepSeries
 from ltray.experiment import as_written
@@ -95,11 +96,9 @@ def show(keys: Collection[TicketKey], rows: Rows, margin: float, series: SweepSe
     series.tickets({**counts, "left": len(keys) - len(ended)}, len(matching))
 
 
-def _ended(
-    keys: Collection[TicketKey], rows: Rows, margin: float
-) -> tuple[list[Mapping[str, Any]], list[Mapping[str, Any]]]:
+def _ended(keys: Collection[TicketKey], rows: Rows, margin: float) -> tuple[list[Row], list[Row]]:
     """The rows of the tickets that have ended, and of those of them that match."""
-    ended: list[Mapping[str, Any]] = [rows.tickets[one] for one in keys if one in rows.tickets]
+    ended = [rows.tickets[one] for one in keys if one in rows.tickets]
     return ended, [row for row in ended if is_matching(row, margin)]
 
 

@@ -9,8 +9,8 @@ from typing import Any
 
 from ltray.analysis.columns import TICKET_COLUMNS
 from ltray.analysis.results import Rows, write_tables
+from ltray.cluster.launches import Launch
 from ltray.cluster.metrics import SweepSeries
-from ltray.cluster.nodes import Demands
 from ltray.cluster.progress import Progress
 from ltray.cluster.slots import Slots
 from ltray.experiment import as_written
@@ -31,7 +31,7 @@ class Retraining:
     for good is recorded as failed.
 
     Args:
-        wanted: of every process that trains.
+        launch: what it asks of processes that train, and what their reports are handed on to.
         trajectories: replicate -> its dense run.
         rows: the run's; kept up to date with every report.
         slots: what trials run on.
@@ -42,7 +42,7 @@ class Retraining:
     def __init__(  # noqa: PLR0913, PLR0917 (what a round needs)
         self,
         run: Run,
-        wanted: Demands,
+        launch: Launch,
         trajectories: Mapping[int, Trajectory],
         rows: Rows,
         slots: Slots,
@@ -51,7 +51,7 @@ class Retraining:
         series: SweepSeries,
     ) -> None:
         self.run = run
-        self.wanted = wanted
+        self.launch = launch
         self.trajectories = trajectories
         self.rows = rows
         self.slots = slots
@@ -95,13 +95,14 @@ class Retraining:
 
         by_name = {pack.name: pack for pack in packs}
         return run_trials(
-            partial(pack_trial, run=self.run, wanted=self.wanted, packs=by_name),
+            partial(pack_trial, run=self.run, wanted=self.launch.demands, packs=by_name),
             "pack",
             list(by_name),
             slots=self.slots,
             storage=self.storage / f"round-{number}",
             max_failures=self.run.experiment.sweep.max_failures,
             on_report=self._on_report,
+            make_tracker=self.launch.make_tracker,
         )
 
     def _on_report(self, report: Mapping[str, Any]) -> None:

@@ -86,10 +86,13 @@ class Cluster:
 
 
 @contextmanager
-def session(connection: Connection) -> Iterator[Cluster]:
+def session(connection: Connection, job_name: str = "ltray") -> Iterator[Cluster]:
     """Join the cluster at the address, or start one on this machine; leave it at the end.
 
     A session that the process has already, a notebook's for instance, is used and left alone.
+
+    Args:
+        job_name: by which a person finds it among the dashboard's jobs.
 
     Raises:
         LtrayError: there is no cluster at the address.
@@ -114,6 +117,7 @@ def session(connection: Connection) -> Iterator[Cluster]:
             log_to_driver=False,
             logging_level="ERROR",
             runtime_env=shipped,
+            job_config=ray.job_config.JobConfig(metadata={"job_name": job_name}),
         )
     except ConnectionError as error:
         reason = str(error.__cause__ or error).splitlines()[0]

@@ -18,6 +18,7 @@ from ltray.cluster.retraining import Retraining
 from ltray.cluster.session import Cluster, Connection, awaited, session, trial_resources
 from ltray.cluster.slots import Slots
 from ltray.cluster.tasks import on_each_part
+from ltray.cluster.tracking import check_tracker, tracker_of
 from ltray.contradictions import margin_warning, too_few_images
 from ltray.data.manifest import Manifest, PartFile, read_manifest
 from ltray.data.selection import image_counts
@@ -70,20 +71,26 @@ def verify_run(run: Run, connection: Connection, say: Say) -> list[str]:
     def spread(
         read: Callable[[PartFile], PartReading], parts: Sequence[PartFile]
     ) -> list[PartReading]:
-        with session(connection) as cluster:
+        with session(connection, run.folder.path.name) as cluster:
             say(cluster_line(cluster))
             return on_each_part(read, parts, "verify", say)
 
     return verify(run.data, spread)
 
 
-def dense_run(run: Run, connection: Connection, say: Say) -> dict[int, Trajectory]:
+def dense_run(
+    run: Run, connection: Connection, say: Say, track: str | None = None
+) -> dict[int, Trajectory]:
     """Make the run's trajectories whole, and its shards where they are not made.
+
+    Args:
+        track: a tracker that trials' reports are handed on to.
 
     Raises:
         LtrayError: a person's mistake.
         StageFailed: a stage could not do its work.
     """
+    check_tracker(track)
     with only_driver(run.folder) as lease:
         say = lease.also(say)
         whole = whole_trajectories(run)
@@ -91,19 +98,23 @@ def dense_run(run: Run, connection: Connection, say: Say) -> dict[int, Trajector
             write_experiment(run)
             say(f"already whole: {run.folder.replicate(0).trajectory.parent}")
             return whole
-        with _launch(run, lease, connection, say) as (launch, cluster):
+        with _launch(run, lease, connection, say, track) as (launch, cluster):
             whole = _dense_stages(run, launch, cluster, say)
         write_tables(run.folder, collect(run.folder), run.experiment.report.margin)
         return whole
 
 
-def sweep_run(run: Run, connection: Connection, say: Say) -> int:
+def sweep_run(run: Run, connection: Connection, say: Say, track: str | None = None) -> int:
     """Finish the run's grid; returns how many of its tickets have failed.
+
+    Args:
+        track: a tracker that trials' reports are handed on to.
 
     Raises:
         LtrayError: a person's mistake.
         StageFailed: a stage could not do its work.
     """
+    check_tracker(track)
     keys = [key(ticket) for ticket in grid(run.experiment)]
     with only_driver(run.folder) as lease:
         say = lease.also(say)
@@ -111,7 +122,7 @@ def sweep_run(run: Run, connection: Connection, say: Say) -> int:
         ended = [one for one in keys if one in rows.tickets and not _failed(rows, one)]
         say(_grid_line(run, len(keys), len(ended)))
         if len(ended) < len(keys):
-            _sweep(run, rows, lease, connection, say)
+            _sweep(run, rows, lease, connection, say, track)
         else:
             write_experiment(run)
             if not _is_shown(run):
@@ -120,8 +131,11 @@ def sweep_run(run: Run, connection: Connection, say: Say) -> int:
         return sum(_failed(rows, one) for one in keys)
 
 
-def _sweep(run: Run, rows: Rows, lease: Lease, connection: Connection, say: Say) -> None:
-    with _launch(run, lease, connection, say) as (launch, cluster), SweepSeries(run) as series:
+def _sweep(  # noqa: PLR0913, PLR0917 (what a launch needs)
+    run: Run, rows: Rows, lease: Lease, connection: Connection, say: Say, track: str | None
+) -> None:
+    launched = _launch(run, lease, connection, say, track)
+    with launched as (launch, cluster), SweepSeries(run) as series:
         keys = [key(ticket) for ticket in grid(run.experiment)]
         show(keys, rows, run.experiment.report.margin, series)
         trajectories = _dense_stages(run, launch, cluster, say)
@@ -135,9 +149,7 @@ def _sweep(run: Run, rows: Rows, lease: Lease, connection: Connection, say: Say)
         storage = run.folder.tune(launch.name)
         with launch.stage("retrainings"):
             try:
-                Retraining(
-                    run, launch.demands, trajectories, rows, slots, storage, say, series
-                ).finish()
+                Retraining(run, launch, trajectories, rows, slots, storage, say, series).finish()
             finally:
                 tables = partial(write_tables, run.folder, rows, run.experiment.report.margin)
                 patiently(tables, run.folder.path)
@@ -148,7 +160,7 @@ def _sweep(run: Run, rows: Rows, lease: Lease, connection: Connection, say: Say)
 
 @contextmanager
 def _launch(
-    run: Run, lease: Lease, connection: Connection, say: Say
+    run: Run, lease: Lease, connection: Connection, say: Say, track: str | None = None
 ) -> Iterator[tuple[Launch, Cluster]]:
     """A Ray session, with how long each stage took written down however it ends.
 
@@ -156,13 +168,14 @@ def _launch(
         LtrayError: another driver of the cluster is at work on the run; a node has another
             ltray than this process, or does not reach the root.
     """
-    launch = Launch(run.folder, demands(run.folder, lease.token), BrokenGpus(say))
+    make_tracker = partial(tracker_of, track, run.folder.path.name) if track else None
+    launch = Launch(run.folder, demands(run.folder, lease.token), BrokenGpus(say), make_tracker)
     for folder in (run.folder.path, run.data.path):
         remove_abandoned(folder)
     with ExitStack() as stack:
         stack.callback(launch.write)
         with launch.stage("start Ray"):
-            cluster = stack.enter_context(session(connection))
+            cluster = stack.enter_context(session(connection, run.folder.path.name))
         if cluster.joined:
             cluster = awaited(cluster, say)
         launch.on(cluster)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import warnings
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -27,6 +28,7 @@ def run_trials(  # noqa: PLR0913 (each is a thing of its own, and has its name i
     max_failures: int,
     on_report: OnReport,
     at_once: int | None = None,
+    make_tracker: Callable[[], tune.Callback] | None = None,
 ) -> dict[Any, str]:
     """Run one trial per value and wait for all of them.
 
@@ -41,6 +43,7 @@ def run_trials(  # noqa: PLR0913 (each is a thing of its own, and has its name i
         storage: a folder of this launch; Tune's own files go below it.
         on_report: called in the driver with each report, in the order of arrival.
         at_once: how many trials may run at a time; as many as there is room for when None.
+        make_tracker: gives a callback that hands reports on to a tracker of another maker.
 
     Returns:
         value -> error of the trials that failed for good.
@@ -48,6 +51,8 @@ def run_trials(  # noqa: PLR0913 (each is a thing of its own, and has its name i
     reporting = _Reporting(on_report, slots, key)
     errors: dict[Any, str] = {}
     left = list(values)
+    # The dashboard calls actors by it; a partial function has none.
+    trainable.__name__ = getattr(trainable, "func", trainable).__name__
     # Tune gives up a trial whose worker dies while it is handed over from the trial before, however
     # often it may fail: such trials are run once more.
     for number in range(max(1, max_failures)):
@@ -64,7 +69,12 @@ def run_trials(  # noqa: PLR0913 (each is a thing of its own, and has its name i
                 **stored_in(storage),
                 failure_config=tune.FailureConfig(max_failures=max(0, max_failures - 1)),
                 stop=reporting.lets_go,
-                callbacks=[reporting, JsonLoggerCallback(), TBXLoggerCallback()],
+                callbacks=[
+                    reporting,
+                    JsonLoggerCallback(),
+                    TBXLoggerCallback(),
+                    *([_Tracking(make_tracker())] if make_tracker else []),
+                ],
                 verbose=0,
             ),
         )
@@ -185,6 +195,37 @@ class _Reporting(_Unwritten):
             ticket = row["ticket"]
             furthest[ticket] = max(row["step"], furthest.get(ticket, 0))
         return sum(furthest.values()) > before
+
+
+class _Tracking(_Unwritten):
+    """Hands what happens on to a tracker, whose troubles are no reason to stop training."""
+
+    def __init__(self, tracker: tune.Callback) -> None:
+        self._tracker = tracker
+        self._warned = False
+
+    def on_trial_start(self, **what: Any) -> None:
+        self._hand_on(self._tracker.on_trial_start, what)
+
+    def on_trial_result(self, **what: Any) -> None:
+        self._hand_on(self._tracker.on_trial_result, what)
+
+    def on_trial_complete(self, **what: Any) -> None:
+        self._hand_on(self._tracker.on_trial_complete, what)
+
+    def on_trial_error(self, **what: Any) -> None:
+        self._hand_on(self._tracker.on_trial_error, what)
+
+    def on_experiment_end(self, **what: Any) -> None:
+        self._hand_on(self._tracker.on_experiment_end, what)
+
+    def _hand_on(self, call: Callable[..., None], what: Mapping[str, Any]) -> None:
+        try:
+            call(**what)
+        except Exception as error:  # noqa: BLE001 (whatever it is, training can go on)
+            if not self._warned:
+                self._warned = True
+                warnings.warn(f"--track lacks some reports: {error}", RuntimeWarning, stacklevel=2)
 
 
 def _reason(error: BaseException) -> str:
