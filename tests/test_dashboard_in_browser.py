@@ -24,6 +24,7 @@ class Pretended(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:  # noqa: N802 (its name decides what it answers)
         self.send_response(200)
+        self.send_header("Content-Type", "application/json")
         self.end_headers()
         self.wfile.write(json.dumps({"database": "ok", "status": "success"}).encode())
 
@@ -92,7 +93,7 @@ async def look(url: str, run: str, folder: Path) -> None:
         await page.open(f"{url}/#/actors")
         await page.shows("dense_trial", seconds=HANGS)
         await page.open(f"{url}/#/metrics")
-        await page.shows("Ray Data")
+        await page.shows("RAY DATA")
         await page.value("[...document.querySelectorAll('[role=tab]')].at(-1).click()")
         await asyncio.sleep(1)
         shown = await page.value("document.querySelector('iframe').src")

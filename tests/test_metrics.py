@@ -13,9 +13,10 @@ import pytest
 from commands import finish, local_cluster, start
 from conftest import MakeRun
 
-from ltray.cluster.metrics import OF_SWEEPS, OF_TRIALS, Series
+from ltray.cluster.metrics import COLUMNS, OF_SWEEPS, OF_TRIALS, Series
 from ltray.cluster.session import Cluster
 from ltray.cluster.sweeping import cluster_line
+from ltray.cluster.trials import SHOWN
 
 OF_GPUS = {"ltray_gpu_utilisation_ratio", "ltray_gpu_memory_bytes"}
 SAMPLE = re.compile(r"^ray_(ltray_\w+)\{(.*)\} (\S+)$", re.MULTILINE)
@@ -48,6 +49,12 @@ def test_the_dashboard_is_whole() -> None:
     ]
     assert len(set(taken)) == len(taken), "panels overlap"
     assert max(x for x, _ in taken) == 23, "a row has 24 columns"
+
+
+def test_every_series_of_a_trial_has_a_source() -> None:
+    worked_out = {"ltray_progress_ratio", "ltray_tickets_training"}
+    assert {*COLUMNS.values(), *worked_out} == set(OF_TRIALS)
+    assert set(COLUMNS) <= set(SHOWN)
 
 
 def test_what_cannot_be_shown_stops_nobody() -> None:
