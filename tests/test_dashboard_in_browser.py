@@ -22,13 +22,13 @@ TOKEN = "0123456789abcdef0123456789abcdef"
 class Pretended(BaseHTTPRequestHandler):
     """Says what Ray asks of Grafana and of Prometheus: that they are well."""
 
-    def do_GET(self) -> None:  # noqa: N802 (its name decides what it answers)
+    def do_GET(self) -> None:
         self.send_response(200)
         self.send_header("Content-Type", "application/json")
         self.end_headers()
         self.wfile.write(json.dumps({"database": "ok", "status": "success"}).encode())
 
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+    def log_message(self, *_args: object) -> None:
         pass
 
 

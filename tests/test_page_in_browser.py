@@ -1,11 +1,11 @@
 """The report as a browser sees it."""
 
 import json
-import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
+from browser import CHROMIUM, QUIET
 from commands import HANGS
 from conftest import MakeRun
 
@@ -16,18 +16,6 @@ from ltray.lottery.tickets import ready
 from ltray.training.dense import train_dense
 from ltray.training.place import this_place
 from ltray.training.retrain import train_pack
-
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-OFFLINE = [
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--disable-gpu",
-    "--no-sandbox",
-    "--headless",
-]
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
@@ -46,7 +34,7 @@ def test_the_page_opens_without_console_messages_or_requests(
     shown = subprocess.run(
         [
             str(CHROMIUM),
-            *OFFLINE,
+            *QUIET,
             f"--user-data-dir={tmp_path / 'profile'}",
             f"--log-net-log={net_log}",
             "--enable-logging=stderr",
