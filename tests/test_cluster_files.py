@@ -34,9 +34,21 @@ HEAD, SPOT, ON_DEMAND = (
 POD = "spec.workerGroupSpecs.0.template.spec"
 
 
-@pytest.mark.parametrize("name", LAUNCHED)
-def test_files_for_ray_up_have_nothing_that_nobody_reads(name: str) -> None:
-    assert problems(read(name)) == []
+def test_files_for_ray_up_have_nothing_that_nobody_reads() -> None:
+    assert problems(read("cluster.yaml")) == []
+    rack = read("cluster-onprem.yaml")
+    rack["provider"]["head_ip"] = "node-1"
+    rack["auth"]["ssh_user"] = "me"
+    assert problems(rack) == []
+
+
+@pytest.mark.parametrize("place", ["provider.head_ip", "auth.ssh_user"])
+def test_a_rack_that_is_not_filled_in_is_refused_at_once(place: str) -> None:
+    rack = read("cluster-onprem.yaml")
+    for one in {"provider.head_ip", "auth.ssh_user"} - {place}:
+        put(rack, one, "filled in")
+    (problem,) = problems(rack)
+    assert problem.startswith(f"{place}: None is not of type 'string'")
 
 
 @pytest.mark.parametrize(
