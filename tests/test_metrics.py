@@ -133,6 +133,9 @@ def tickets_fall_to_none(scrapes: list[Scrape]) -> None:
         {labels["status"]: value for name, labels, value in one if name == "ltray_tickets"}
         for one in scrapes
     ]
+    began = next(number for number, one in enumerate(counts) if one)
+    there = [bool(one) for one in counts[began:]]
+    assert sum(there) > 0.8 * len(there), "they are not set again and again"
     counts = [one for one in counts if one]
     left = [one["left"] for one in counts]
     assert left[0] == 6
