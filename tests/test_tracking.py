@@ -73,6 +73,7 @@ def test_mlflow_gets_every_trial(
 
 
 @pytest.mark.ray
+@pytest.mark.slow
 def test_wandb_gets_every_trial(
     make_run: MakeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
