@@ -71,10 +71,10 @@ def cluster_document(hosts: Rack, mounts: dict[str, str]) -> dict[str, Any]:
         ],
         "worker_start_ray_commands": [
             "ray stop",
-            # `ray down` stops the head alone: a worker's Ray ends by itself when it has not seen
-            # the head for so long, and with --block all of it does.
-            f"{token} RAY_gcs_rpc_server_reconnect_timeout_s=10;"
-            f" setsid nohup ray start --address=$RAY_HEAD_IP:6379 {here} {closed} --block"
+            # `ray down` stops the head alone. A worker's raylet ends by itself when it has not seen
+            # the head for so long; what it leaves is ended here, with its process group.
+            f"{token} RAY_gcs_rpc_server_reconnect_timeout_s=10; setsid nohup sh -c"
+            f" 'ray start --address=$RAY_HEAD_IP:6379 {here} {closed} --block; kill -KILL 0'"
             " > /tmp/ray-start.log 2>&1 < /dev/null &",
         ],
     }
