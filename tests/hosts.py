@@ -250,14 +250,16 @@ def _connect(laptop: Host, hosts: list[Host]) -> None:
 
 
 def processes_in(namespace: str) -> dict[int, str]:
-    """Number and command line of the processes in a PID namespace."""
+    """Number and command line of the living processes in a PID namespace."""
     found = {}
     for path in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):  # it ends meanwhile
             if str((path / "ns/pid").readlink()) == namespace:
+                name, _, fields = (path / "stat").read_text().rpartition(")")
                 words = (path / "cmdline").read_bytes().decode(errors="replace").split("\0")
-                if words[0]:
-                    found[int(path.name)] = " ".join(words).strip()
+                if fields.split()[0] != "Z":
+                    # A process that is about to run another program has no words for a moment.
+                    found[int(path.name)] = " ".join(words).strip() or name.partition("(")[2]
     return found
 
 
