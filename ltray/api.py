@@ -5,6 +5,7 @@ from pathlib import Path
 from ltray.analysis.results import Results, read_results
 from ltray.experiment import Experiment
 from ltray.experiment_file import read_experiment
+from ltray.files import at
 from ltray.locate import DEFAULT_ROOT, locate_experiment, root_folder
 from ltray.say import Say
 
@@ -19,7 +20,7 @@ def load_experiment(path: Path | str) -> Experiment:
     Raises:
         InvalidExperiment: with everything that is wrong in it.
     """
-    return read_experiment(Path(path))
+    return read_experiment(at(str(path), "path"))
 
 
 def run_sweep(

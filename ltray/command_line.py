@@ -92,6 +92,14 @@ def exit_with(work: Callable[[], int]) -> None:
         print(f"{error.filename or 'storage'}: {error.strerror}", file=sys.stderr)
         print("  to mend: make room or allow writing, then give the same command", file=sys.stderr)
         status = FAILED
+    except Exception as error:
+        from ltray.patience import is_store_error
+
+        if not is_store_error(error):
+            raise
+        print(f"storage: {error}", file=sys.stderr)
+        print("  to mend: see that it answers, then give the same command", file=sys.stderr)
+        status = FAILED
     sys.exit(status)
 
 

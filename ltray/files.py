@@ -24,7 +24,11 @@ ABANDONED_AFTER_SECONDS = 3600  # nobody takes so long over one file, whatever t
 READ_AHEAD_BYTES = 8 * 1024 * 1024
 READ_AT_ONCE = 32
 # A store that is away or too busy is asked again, for about a minute and a half in all.
-S3_PATIENCE = {"retries": {"mode": "standard", "max_attempts": 12}, "connect_timeout": 10}
+S3_PATIENCE = {
+    "retries": {"mode": "standard", "max_attempts": 12},
+    "connect_timeout": 10,
+    "read_timeout": 20,
+}
 
 
 def at(text: str, where: str) -> Path:
@@ -128,14 +132,21 @@ def remove(path: Path) -> None:
 def names_below(folder: Path) -> list[str]:
     """The files below a folder as paths from it, sorted; none where there is no folder.
 
-    An object store is asked once for each thousand files, not once a folder.
+    What is being written, or was left by a writer that was killed, is left out. An object store is
+    asked once for each thousand files, not once a folder.
     """
     if is_local(folder):
         found = [Path(parent, name) for parent, _, names in os.walk(folder) for name in names]
-        return sorted(path.relative_to(folder).as_posix() for path in found)
-    store = cast("Any", folder)
-    prefix = store.path.rstrip("/") + "/"
-    return sorted(name.removeprefix(prefix) for name in store.fs.find(store.path))
+        names = [path.relative_to(folder).as_posix() for path in found]
+    else:
+        store = cast("Any", folder)
+        prefix = store.path.rstrip("/") + "/"
+        names = [name.removeprefix(prefix) for name in store.fs.find(store.path)]
+    return sorted(name for name in names if not _is_temporary(name))
+
+
+def _is_temporary(name: str) -> bool:
+    return any(part.startswith(TEMPORARY_PREFIX) for part in name.split("/"))
 
 
 def read_all(paths: Sequence[Path]) -> Iterator[bytes | None]:

@@ -1,12 +1,14 @@
 """Work on a storage that fails: done again while there is hope, else one error that tells."""
 
 import errno
+import secrets
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from ltray.errors import StageFailed
+from ltray.errors import LtrayError, StageFailed
+from ltray.files import TEMPORARY_PREFIX, is_local, remove, write_whole
 
 WAITS_SECONDS = (1.0, 2.0, 5.0, 10.0, 20.0, 40.0, 60.0, 60.0)
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
@@ -47,10 +49,35 @@ def patiently(work: Callable[[], Result], storage: Path) -> Result:
 
 def is_storage_error(error: BaseException) -> bool:
     """Whether a disk, a shared folder or a store failed in a way that may pass."""
-    library = type(error).__module__.partition(".")[0]
-    return library in STORE_LIBRARIES or (
-        isinstance(error, OSError) and not isinstance(error, LASTING)
-    )
+    lasting = isinstance(error, LASTING)
+    return is_store_error(error) or (isinstance(error, OSError) and not lasting)
+
+
+def is_store_error(error: BaseException) -> bool:
+    """Whether it is one of an object store's library, which have classes of their own."""
+    return type(error).__module__.partition(".")[0] in STORE_LIBRARIES
+
+
+def check_writable(root: Path, where: str) -> None:
+    """Refuse an object store that does not answer, or lets nothing be written.
+
+    Args:
+        where: what to call the root in the error.
+
+    Raises:
+        LtrayError: it is one.
+    """
+    if is_local(root):
+        return
+    probe = root / f"{TEMPORARY_PREFIX}probe-{secrets.token_hex(4)}"
+    try:
+        write_whole(probe, b"")
+        remove(probe)
+    except Exception as error:
+        if not isinstance(error, OSError) and not is_store_error(error):
+            raise
+        mend = "name a bucket that is there; address and credentials as its library takes them"
+        raise LtrayError(where, f"{root}: {error}", mend) from None
 
 
 def check_room(error: BaseException, storage: Path) -> None:

@@ -93,8 +93,19 @@ def test_no_cluster_at_the_address(tmp_path: Path, digits_shards: Path) -> None:
     assert "--address" in ended.err
 
 
-def test_an_object_store_as_root_is_refused_and_makes_no_folder(tmp_path: Path) -> None:
+def test_a_store_that_lets_nobody_in_is_refused_and_makes_no_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("s3fs")
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
     ended = run("sweep", "--root", "s3://bucket/runs", folder=tmp_path)
-    assert ended.status == 2
-    assert "s3://bucket/runs: training to an object store is not yet available" in ended.err
+    assert ended.status == 2, ended
+    assert "--root: s3://bucket/runs: Unable to locate credentials" in ended.err
+    assert "Traceback" not in ended.err
+    status = run("sweep", "--status", "--root", "s3://bucket/runs", folder=tmp_path)
+    assert status.status == 1, status
+    assert "storage: Unable to locate credentials" in status.err
     assert list(tmp_path.iterdir()) == []

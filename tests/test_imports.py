@@ -19,7 +19,7 @@ LEVELS = {
     "layout": 1,
     "memory": 1,
     "own_code": 2,
-    "patience": 1,
+    "patience": 2,
     "say": 1,
     "torchvision_import": 1,
     "experiment": 2,

@@ -28,7 +28,7 @@ from ltray.files import is_local, remove_abandoned
 from ltray.locate import write_experiment
 from ltray.lottery.tickets import grid, key
 from ltray.lottery.trajectory import Trajectory
-from ltray.patience import patiently
+from ltray.patience import check_writable, patiently
 from ltray.run import Run
 from ltray.say import Say
 
@@ -43,7 +43,7 @@ def prepare_run(run: Run, connection: Connection, say: Say, checksums: bool = Fa
         LtrayError: the source is not what it should be.
         StageFailed: a part could not be written.
     """
-    with only_driver(run.folder) as lease:
+    with _only_driver(run) as lease:
         say = lease.also(say)
         prepared = run.data.manifest.is_file()
         if prepared and not checksums:
@@ -91,7 +91,7 @@ def dense_run(
         StageFailed: a stage could not do its work.
     """
     check_tracker(track)
-    with only_driver(run.folder) as lease:
+    with _only_driver(run) as lease:
         say = lease.also(say)
         whole = whole_trajectories(run)
         if len(whole) == run.experiment.replicates:
@@ -116,7 +116,7 @@ def sweep_run(run: Run, connection: Connection, say: Say, track: str | None = No
     """
     check_tracker(track)
     keys = [key(ticket) for ticket in grid(run.experiment)]
-    with only_driver(run.folder) as lease:
+    with _only_driver(run) as lease:
         say = lease.also(say)
         rows = collect(run.folder)
         ended = [one for one in keys if one in rows.tickets and not _failed(rows, one)]
@@ -129,6 +129,13 @@ def sweep_run(run: Run, connection: Connection, say: Say, track: str | None = No
                 _show(run, rows, say)
         say(f"report: {run.folder.report}")
         return sum(_failed(rows, one) for one in keys)
+
+
+@contextmanager
+def _only_driver(run: Run) -> Iterator[Lease]:
+    check_writable(run.folder.path.parent, "--root")
+    with only_driver(run.folder) as lease:
+        yield lease
 
 
 def _sweep(  # noqa: PLR0913, PLR0917 (what a launch needs)
