@@ -127,7 +127,7 @@ def _start_problems(config: File) -> Iterator[str]:
 
 def start_options(command: str) -> str:
     """What follows `ray start` in a start command."""
-    return command.partition("ray start ")[2]
+    return re.split("[;&|>]", command.partition("ray start ")[2])[0]
 
 
 def start_problems(where: str, options: list[str]) -> Iterator[str]:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.skipif(bool(missing()), reason=missing() or "all is there")
 
+CHECKOUT = Path(__file__).parents[1]
 GPUS = 2  # of each host, pretended
 STORE = "http://10.77.0.1:5000"
 RUNS = "s3://bucket/runs"
@@ -49,35 +50,27 @@ print(table.parent)
 
 
 def cluster_document(hosts: Rack, mounts: dict[str, str]) -> dict[str, Any]:
-    """What a person writes for `ray up` on machines of their own.
+    """cluster-onprem.yaml as a person fills it in, on hosts that have everything installed.
 
     Args:
         mounts: further files, as on every host -> as on the laptop.
     """
+    document: dict[str, Any] = yaml.safe_load((CHECKOUT / "cluster-onprem.yaml").read_text())
     head, *workers = [host.address for host in hosts.hosts]
-    token = "export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH=~/.ray/auth_token"
+    document["provider"].update(head_ip=head, worker_ips=workers)
+    document["auth"] = {"ssh_user": "root", "ssh_private_key": str(hosts.key)}
+    document["file_mounts"] = {"~/.ray/auth_token": "~/token", **mounts}
+    document["setup_commands"] = []  # they download
     here = f"--num-cpus={GPUS} --num-gpus={GPUS} --object-store-memory=100000000"
-    closed = "--metrics-export-port=8090"
-    return {
-        "cluster_name": "rack",
-        "provider": {"type": "local", "head_ip": head, "worker_ips": workers},
-        "auth": {"ssh_user": "root", "ssh_private_key": str(hosts.key)},
-        "file_mounts": {"~/.ray/auth_token": "~/token", **mounts},
-        "head_start_ray_commands": [
-            "ray stop",
-            # The second form of the autoscaler counts the head as one of the workers.
-            f"{token} RAY_enable_autoscaler_v2=0; ray start --head --port=6379 {here} {closed}"
-            " --dashboard-host=127.0.0.1 --autoscaling-config=~/ray_bootstrap_config.yaml",
-        ],
-        "worker_start_ray_commands": [
-            "ray stop",
-            # `ray down` stops the head alone. A worker's raylet ends by itself when it has not seen
-            # the head for so long; what it leaves is ended here, with its process group.
-            f"{token} RAY_gcs_rpc_server_reconnect_timeout_s=10; setsid nohup sh -c"
-            f" 'ray start --address=$RAY_HEAD_IP:6379 {here} {closed} --block; kill -KILL 0'"
-            " > /tmp/ray-start.log 2>&1 < /dev/null &",
-        ],
-    }
+    for commands in ("head_start_ray_commands", "worker_start_ray_commands"):
+        document[commands] = [
+            # Sooner than after a minute a worker believes that its head is gone.
+            command.replace("export ", "export RAY_gcs_rpc_server_reconnect_timeout_s=10 ", 1)
+            .replace("ray start --head", f"ray start --head {here}")
+            .replace("ray start --address", f"ray start {here} --address")
+            for command in document[commands]
+        ]
+    return document
 
 
 @dataclass(frozen=True)

@@ -1,13 +1,15 @@
-"""Within a cluster the head says who drives a run."""
+"""Within a cluster the head says who drives a run, and whether who joins must show a token."""
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from commands import local_cluster
 
 PROGRAM = """
 import sys
+from pathlib import Path
 from pathlib import Path
 
 from ltray.cluster import lock
@@ -34,8 +36,16 @@ def driver(address: str, seconds: float) -> subprocess.Popen[str]:
 
 
 @pytest.mark.ray
-def test_a_second_driver_of_the_cluster_is_refused_and_a_dead_ones_place_is_free() -> None:
+def test_a_second_driver_of_the_cluster_is_refused_and_a_dead_ones_place_is_free(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Who has a token joins a cluster that asks for none, too.
+    (tmp_path / ".ray").mkdir()
+    (tmp_path / ".ray" / "auth_token").write_text("1" * 64)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
     with local_cluster({}) as address:
+        monkeypatch.delenv("RAY_AUTH_MODE")
         first = driver(address, seconds=1.0)
         assert first.stdout is not None
         assert first.stdout.readline() == "held\n"

@@ -31,6 +31,7 @@ SETTINGS = {
 
 
 NODES_COME_SECONDS = 180.0
+ANSWER_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
@@ -106,10 +107,10 @@ def session(connection: Connection, job_name: str = "ltray") -> Iterator[Cluster
         context = ray.init(ignore_reinit_error=True, logging_level="ERROR")
         yield _cluster(context.dashboard_url or "", joined=True)
         return
-    if address is not None:
-        _send_token()
     if address not in (None, "auto"):
         _check_answers(str(address))
+    if address is not None:
+        _send_token_if_asked(address)
     shipped = {"py_modules": [str(Path(__file__).parents[1])]} if connection.ship_code else None
     try:
         context = ray.init(
@@ -128,18 +129,37 @@ def session(connection: Connection, job_name: str = "ltray") -> Iterator[Cluster
         ray.shutdown()
 
 
-def _send_token() -> None:
-    """Have this process show the token that it has.
+def _send_token_if_asked(address: str) -> None:
+    """Have this process show the token that it has to a cluster that asks for one.
 
-    Ray's clusters ask for one where one was there when they started; who joins one sends none by
-    itself. An environment variable would do only before Ray is imported, which a notebook may have.
+    Who joins a cluster sends none by itself. Sent to one that was started without, it would do
+    harm: this process would then ask its workers for it. An environment variable would do only
+    before Ray is imported, which a notebook may have.
     """
+    from ray._private import services
     from ray._private.authentication import authentication_token_setup as tokens
 
-    logging.getLogger(tokens.__name__).setLevel(
-        logging.ERROR
-    )  # it warns that all is as it should be
-    tokens.maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
+    try:
+        host_and_port = services.canonicalize_bootstrap_address(address)
+    except ConnectionError:
+        return  # ray.init says so
+    if host_and_port and _asks_for_token(host_and_port):
+        logging.getLogger(tokens.__name__).setLevel(logging.ERROR)  # it warns that all is well
+        tokens.maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
+
+
+def _asks_for_token(host_and_port: str) -> bool:
+    """Whether the head refuses who has none; yes where it does not understand the question."""
+    import grpc
+    from ray.core.generated import gcs_service_pb2, gcs_service_pb2_grpc
+
+    with grpc.insecure_channel(host_and_port) as channel:
+        stub = gcs_service_pb2_grpc.NodeInfoGcsServiceStub(channel)
+        try:
+            stub.GetClusterId(gcs_service_pb2.GetClusterIdRequest(), timeout=ANSWER_SECONDS)
+        except grpc.RpcError:
+            return True
+    return False
 
 
 def _check_answers(address: str) -> None:
