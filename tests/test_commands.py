@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from archives import png, release, synset
 from commands import (
+    Outcome,
     done_tickets,
     final_bits,
     finish,
@@ -180,13 +181,21 @@ def test_ctrl_c_stops_cleanly_and_a_second_driver_is_refused(tmp_path: Path) -> 
     page = run("report", path, folder=tmp_path)
     assert page.status == 0, page
     assert "report.html" in page.out
+    folder = only_run(tmp_path / "runs", "small")
     os.killpg(process.pid, signal.SIGINT)
-    ended = finish(process)
+    check_interrupted(finish(process), folder)
+    before = len(done_tickets(tmp_path / "runs"))
+    process = start("sweep", path, folder=tmp_path)
+    wait_until(lambda: len(done_tickets(tmp_path / "runs")) > before, process)
+    process.terminate()  # as job managers do
+    check_interrupted(finish(process), folder)
+
+
+def check_interrupted(ended: Outcome, folder: Path) -> None:
     assert ended.status == 130, ended
     assert "the same command goes on" in ended.err
     assert "Traceback" not in ended.err
-    folder = only_run(tmp_path / "runs", "small")
-    assert rows(folder)
+    assert 0 < len(rows(folder)) <= len(done_tickets(folder.parent))
     assert not (folder / "driver.json").exists()
 
 

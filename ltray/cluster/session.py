@@ -2,7 +2,9 @@
 
 import logging
 import os
+import signal
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -123,10 +125,17 @@ def session(connection: Connection, job_name: str = "ltray") -> Iterator[Cluster
     except ConnectionError as error:
         reason = str(error.__cause__ or error).splitlines()[0]
         raise _no_cluster(str(address), reason) from None
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _interrupt)  # by which job managers and services stop
     try:
         yield _cluster(context.dashboard_url or "", joined=address is not None)
     finally:
         ray.shutdown()
+
+
+def _interrupt(_signal: int, _frame: object) -> None:
+    """End as by Ctrl-C; Ray's own handler would leave at once."""
+    raise KeyboardInterrupt
 
 
 def _send_token_if_asked(address: str) -> None:
