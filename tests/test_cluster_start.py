@@ -251,6 +251,7 @@ def nothing_is_left(environment: dict[str, str]) -> None:
 
 
 @pytest.mark.ray
+@pytest.mark.slow
 def test_a_slurm_job_sweeps_on_all_its_nodes_and_leaves_nothing_behind(
     tmp_path: Path, allocation: dict[str, str]
 ) -> None:

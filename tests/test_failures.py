@@ -155,6 +155,7 @@ def test_a_broken_gpu_is_given_no_more_work_and_its_pack_goes_on_elsewhere(tmp_p
 
 
 @pytest.mark.ray
+@pytest.mark.slow
 def test_when_no_gpu_is_left_the_sweep_says_so(tmp_path: Path) -> None:
     path = own_network.written(
         tmp_path, ON_A_BROKEN_GPU, **PACK_OF_FOUR, model__arch="nets.py:unlucky"
@@ -180,6 +181,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.mark.ray
+@pytest.mark.slow
 def test_a_full_disk_ends_a_sweep_clearly_and_with_room_it_goes_on(
     tmp_path: Path, make_run: MakeRun, small_disk: Path
 ) -> None:

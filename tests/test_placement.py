@@ -49,6 +49,7 @@ def test_devices_in_use_are_counted_at_every_moment() -> None:
 
 
 @pytest.mark.ray
+@pytest.mark.slow
 def test_eight_packs_and_four_devices_are_four_at_once_and_never_two_on_one(tmp_path: Path) -> None:
     document = paced_experiment(
         tmp_path,

@@ -53,6 +53,7 @@ def test_wandb_without_a_key_is_one_clear_error(monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.mark.ray
+@pytest.mark.slow
 def test_mlflow_gets_every_trial(
     make_run: MakeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
