@@ -14,6 +14,7 @@ from threading import Event, Lock, Thread
 from typing import Any
 
 import psutil
+from s3fs import S3FileSystem
 
 BUCKET = "s3://bucket"
 
@@ -228,6 +229,7 @@ def stored() -> Iterator[Store]:
         yield store
     finally:
         store.close()
+        S3FileSystem.clear_instance_cache()  # the next one listens elsewhere
 
 
 def one_of(chance: random.Random, things: list[Any]) -> Any:
