@@ -77,7 +77,12 @@ for attempt in range(120):
         break
     except OSError:
         time.sleep(1)'
-  exec ray start --address="$RAY_ADDRESS" "${options[@]}"
+  # Not exec: each node has a folder of its own under that name, which goes with its Ray.
+  ray start --address="$RAY_ADDRESS" "${options[@]}" &
+  local ray=$!
+  trap 'kill -TERM "$ray" 2>/dev/null || true' TERM
+  while kill -0 "$ray" 2>/dev/null; do wait "$ray" || true; done
+  rm -rf "$RAY_TMPDIR"
 }
 export -f start_node free_ports
 

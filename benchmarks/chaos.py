@@ -73,7 +73,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         undisturbed = sweep(Path(folder) / "calm", options.epochs, faults=0, seed=0)
         disturbed = sweep(Path(folder) / "chaos", options.epochs, options.faults, options.seed)
-    wrong = differences(undisturbed, disturbed)
+    wrong = differences(undisturbed, disturbed, options.faults)
     rows = [row_of("undisturbed", undisturbed), row_of("disturbed", disturbed)]
     print_table(rows)
     print(f"faults: {dict(disturbed.faults)}")
@@ -241,14 +241,20 @@ class Sweeping:
                     self.outcome.trial_seconds[key] = used.user + used.system
 
     def trials_after(self, seconds: float) -> int:
-        """How many trial processes are still there so long after the sweep's end."""
+        """How many trial processes are there so long after the end, orphans of lost nodes too."""
         until = time.monotonic() + seconds
-        while time.monotonic() < until:
-            left = [one for node in self.nodes.nodes for one in trials(workers_of(node))]
-            if not left:
-                return 0
+        while left := [one for one in self.outcome.trial_seconds if _runs(*one)]:
+            if time.monotonic() > until:
+                break
             time.sleep(0.5)
         return len(left)
+
+
+def _runs(pid: int, created: float) -> bool:
+    with suppress(psutil.NoSuchProcess):
+        process = psutil.Process(pid)
+        return process.create_time() == created and bool(trials([process]))
+    return False
 
 
 def _read(outcome: Outcome, session: Path) -> None:
@@ -285,7 +291,7 @@ def row_of(name: str, outcome: Outcome) -> dict[str, Any]:
     }
 
 
-def differences(undisturbed: Outcome, disturbed: Outcome) -> list[str]:
+def differences(undisturbed: Outcome, disturbed: Outcome, faults: int) -> list[str]:
     """What is not as it should be."""
     tickets = [row["ticket"] for row in disturbed.rows]
     checks = {
@@ -295,6 +301,7 @@ def differences(undisturbed: Outcome, disturbed: Outcome) -> list[str]:
         "a ticket is not done": {row["status"] for row in disturbed.rows} == {"done"},
         "bits differ": len(disturbed.bits) > 40 - 1 and disturbed.bits == undisturbed.bits,
         "a trial is left running": disturbed.left_running == 0,
+        "the sweep ended before all faults": sum(disturbed.faults.values()) >= faults,
     }
     return [f"WRONG: {what}" for what, holds in checks.items() if not holds]
 

@@ -106,7 +106,7 @@ def driver_costs() -> dict[str, float]:
     return {
         "driver seconds per trial": seconds,
         "driver seconds per report": (talking["cpu"] - few["cpu"]) / (2 * REPORTS)
-        + seconds * IDLE_TRIALS[0] / (2 * REPORTS),
+        + seconds * (IDLE_TRIALS[0] - 2) / (2 * REPORTS),
         "driver bytes per trial": max(0.0, (many["bytes"] - few["bytes"]) / trials),
         "driver bytes": few["bytes"],
     }

@@ -37,7 +37,8 @@ def run_sweep(
     Args:
         experiment: from `load_experiment`.
         root: folder below which runs and shards lie.
-        address: of a running Ray cluster; None starts Ray on this machine.
+        address: of a running Ray cluster; None starts Ray on this machine. A session that the
+            process has is used, whatever the address.
         say: called with lines of progress, for example `print`.
 
     Raises:

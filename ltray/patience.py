@@ -81,12 +81,18 @@ def check_writable(root: Path, where: str) -> None:
 
 
 def check_room(error: BaseException, storage: Path) -> None:
-    """Say so when an error means a full disk, or a used-up quota.
+    """Say so when an error means that the root is full, or its quota used up.
 
     Raises:
         StageFailed: it does.
     """
-    if isinstance(error, OSError) and error.errno in NO_ROOM:
+    if isinstance(error, OSError) and error.errno in NO_ROOM and _is_about(error, storage):
         where = str(error.filename or storage)
         mend = "make room, then give the same command: it goes on from here"
         raise StageFailed(where, f"{error.strerror}; nothing is lost", mend) from error
+
+
+def _is_about(error: OSError, storage: Path) -> bool:
+    """Whether it is the storage that is full, and not a disk of this machine alone."""
+    root = str(storage.parent)
+    return error.filename is None or str(error.filename).startswith(root)

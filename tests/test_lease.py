@@ -174,3 +174,23 @@ def test_of_many_that_try_at_once_one_becomes_the_driver(tmp_path: Path) -> None
     for thread in threads:
         thread.join()
     assert (len(won), len(refused)) == (1, 7)
+
+
+def test_a_store_that_fails_does_not_end_the_renewing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lease_module, "RENEWED_EVERY_SECONDS", 0.05)
+    run = RunFolder(tmp_path / "run")
+    tries = []
+
+    def fails(lease: object) -> None:
+        tries.append(lease)
+        raise RuntimeError("a store's own error")
+
+    with only_driver(run):
+        monkeypatch.setattr(lease_module.Lease, "renew", fails)
+        until = time.monotonic() + HANGS
+        while len(tries) < 3 and time.monotonic() < until:
+            time.sleep(0.01)
+    assert len(tries) >= 3
+    assert not run.lease.exists()

@@ -11,7 +11,7 @@ from ltray import patience
 from ltray.errors import StageFailed
 from ltray.patience import is_storage_error, patiently
 
-ROOT = Path("runs")
+RUN = Path("/disk/runs/some")
 
 
 class FailingStorage:
@@ -44,14 +44,14 @@ def store_errors() -> list[Any]:
 def test_work_goes_on_when_storage_answers_again() -> None:
     for error in (OSError(errno.EIO, "input/output error"), TimeoutError(), *store_errors()):
         work = FailingStorage([error, error])
-        assert patiently(work, ROOT) == "done"
+        assert patiently(work, RUN) == "done"
         assert work.tries == 3
 
 
 def test_patience_ends() -> None:
     work = FailingStorage([OSError(errno.EIO, "input/output error")] * 100)
     with pytest.raises(OSError, match="input/output error"):
-        patiently(work, ROOT)
+        patiently(work, RUN)
     assert work.tries == 4
 
 
@@ -59,14 +59,23 @@ def test_patience_ends() -> None:
 def test_what_would_fail_again_is_not_tried_again(error: Exception) -> None:
     work = FailingStorage([error])
     with pytest.raises(type(error)):
-        patiently(work, ROOT)
+        patiently(work, RUN)
     assert work.tries == 1
     assert not is_storage_error(error)
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
 def test_a_full_disk_is_one_clear_error_at_once(number: int) -> None:
-    work = FailingStorage([OSError(number, "no room", "/disk/tickets.parquet")])
-    with pytest.raises(StageFailed, match=r"/disk/tickets.parquet: no room; nothing is lost"):
-        patiently(work, ROOT)
+    work = FailingStorage([OSError(number, "no room", "/disk/runs/some/tickets.parquet")])
+    with pytest.raises(
+        StageFailed, match=r"/disk/runs/some/tickets.parquet: no room; nothing is lost"
+    ):
+        patiently(work, RUN)
     assert work.tries == 1
+
+
+def test_a_nodes_own_full_disk_is_not_the_roots() -> None:
+    work = FailingStorage([OSError(errno.ENOSPC, "no room", "/home/me/.cache/part")] * 100)
+    with pytest.raises(OSError, match="no room"):
+        patiently(work, RUN)
+    assert work.tries == 4

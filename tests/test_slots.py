@@ -66,7 +66,7 @@ def test_what_no_node_has_or_will_have_is_refused() -> None:
     [
         ({"CPU": 4.0}, [GPU_NODES], r"the autoscaler may start nodes \(0 to 5 of gpu_worker\)"),
         ({"CPU": 4.0}, [], "no node that is left has them"),
-        ({"CPU": 32.0, "GPU": 8.0}, [], "other jobs hold the rest"),
+        ({"CPU": 32.0, "GPU": 8.0}, [], "other jobs, or what keeps broken GPUs, hold the rest"),
         ({"CPU": 4.0}, [NodeType("cpus", (64, 0), 0, 5)], "no node that is left has them"),
     ],
 )

@@ -4,6 +4,11 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+
+from ltray.cluster.broken_gpus import BrokenGpus
+from ltray.cluster.slots import Slots
+from ltray.cluster.tuning import _Reporting
 
 PROGRAM = """
 import json
@@ -51,6 +56,47 @@ with session(Connection()):
     )
 print(json.dumps({"ended": ended, "errors": errors}))
 """
+
+
+def test_failures_count_only_while_a_trial_gets_no_further() -> None:
+    slots = Slots({"cpu": 1, "gpu": 0}, (), BrokenGpus(print), print)
+    reporting = _Reporting(lambda _report: None, slots, "pack")
+    trial = SimpleNamespace(config={"pack": "some"}, run_metadata=SimpleNamespace(num_failures=2))
+
+    def report(**result: object) -> int:
+        trial.run_metadata.num_failures = 2
+        known = {"rows": "[]", "records": "[]", **result}
+        reporting.on_trial_result(trial=trial, result=known)
+        return int(trial.run_metadata.num_failures)
+
+    def at(**steps: int) -> str:
+        return json.dumps([{"ticket": ticket, "step": step} for ticket, step in steps.items()])
+
+    assert report(rows=at(a=100)) == 0, "further than ever"
+    assert report(rows=at(a=100)) == 2, "where it was before it failed"
+    assert report(rows=at(a=50, b=10)) == 0, "one of its tickets is further"
+    assert report() == 2, "nothing new"
+    assert report(leaves="it ends") == 1, "the failure that comes next is not its own"
+
+
+def test_a_trial_on_a_broken_gpu_holds_it_while_others_would_be_given_it() -> None:
+    slots = Slots({"cpu": 1, "gpu": 1}, (), BrokenGpus(print), print)
+    reporting = _Reporting(lambda _report: None, slots, "pack")
+
+    def trials(*statuses: str) -> list[SimpleNamespace]:
+        return [SimpleNamespace(trial_id=str(n), status=one) for n, one in enumerate(statuses)]
+
+    broken = {"broken": "{}"}
+    reporting.on_step_begin(trials=trials("RUNNING", "RUNNING", "PENDING"))
+    assert not reporting.lets_go("0", {"rows": "[]"}), "it is in order"
+    assert not reporting.lets_go("0", broken), "the pending one would be given the GPU"
+    reporting.on_step_begin(trials=trials("RUNNING", "RUNNING", "PENDING"))
+    assert reporting.lets_go("1", broken) is False
+    reporting.on_step_begin(trials=trials("RUNNING", "RUNNING", "PENDING"))
+    assert reporting.lets_go("1", broken), "none is left that would get on"
+    reporting.lets_go("1", {"rows": "[]"})
+    reporting.on_step_begin(trials=trials("RUNNING", "RUNNING", "TERMINATED"))
+    assert reporting.lets_go("0", broken), "nobody waits for it"
 
 
 def test_a_worker_that_dies_between_two_trials_fails_neither(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +12,11 @@ from ltray.cluster.tasks import results_of
 from ltray.errors import StageFailed
 from ltray.experiment import as_written, step_of
 from ltray.lottery.trajectory import Trajectory, prunable_tensors, read_trajectory
+from ltray.patience import patiently
 from ltray.run import Run
 from ltray.say import Say
+
+MOST_TRIES = 10
 
 
 def whole_trajectories(run: Run) -> dict[int, Trajectory]:
@@ -52,16 +54,19 @@ def train_dense_runs(
         StageFailed: a dense run diverged, its trial failed for good, or no GPU is left.
         LtrayError: the network cannot take the images, or prune.keep_dense does not fit it.
     """
-    whole = whole_trajectories(run)
-    for number in count():
+    read = partial(patiently, partial(whole_trajectories, run), run.folder.path)
+    whole = read()
+    for number in range(MOST_TRIES):  # more than one only where a trial met a broken GPU
         left = [one for one in range(run.experiment.replicates) if one not in whole]
         if not left:
             break
-        launch.broken.hold()
         errors = _run_trials(run, launch, left, cluster, storage / f"dense-{number}", say)
-        for replicate, error in errors.items():
+        if errors:
+            replicate, error = next(iter(errors.items()))
             raise StageFailed(f"dense run, replicate {replicate}", error, "mend that and try again")
-        whole = whole_trajectories(run)
+        whole = read()
+    else:
+        raise StageFailed("dense run", "its trials end without a result", "see the tune folder")
     _say_prunable(run, whole[0], say)
     return whole
 
@@ -93,7 +98,9 @@ def _run_trials(  # noqa: PLR0913, PLR0917 (what a trial needs, and what it is t
 
         resources = trial_resources(sweep, cluster, gpus)
         trial = partial(dense_trial, run=run, wanted=launch.demands)
-        return trials(trial, slots=Slots(resources, cluster.to_come, launch.broken, say))
+        slots = Slots(resources, cluster.to_come, launch.broken, say)
+        slots.keep_from_broken()
+        return trials(trial, slots=slots)
     from ltray.cluster.dense_group import train_in_group
 
     at_once, cpus = groups_at_once(sweep, cluster, gpus)
@@ -108,6 +115,7 @@ def _run_trials(  # noqa: PLR0913, PLR0917 (what a trial needs, and what it is t
     # A CPU would be missing in the group. Tune wants a trial to have something: a byte of memory.
     resources = {"cpu": 0, "gpu": 0, "memory": 1}
     slots = Slots(resources, cluster.to_come, launch.broken, say)
+    slots.keep_from_broken()
     return trials(trainable, slots=slots, at_once=at_once)
 
 

@@ -108,7 +108,8 @@ def only_driver(run: RunFolder) -> Iterator[Lease]:
     finally:
         stop.set()
         renewing.join()
-        lease.release()
+        with suppress(Exception):  # it would hide why the block ended; the lease lapses by itself
+            lease.release()
 
 
 def has_driver(run: RunFolder) -> bool:
@@ -161,8 +162,8 @@ def _alone(run: RunFolder) -> Iterator[None]:
 
 def _renew(lease: Lease, stop: threading.Event) -> None:
     while not stop.wait(RENEWED_EVERY_SECONDS):
-        # A full disk, a store that is away or a damaged file must not end the sweep.
-        with suppress(OSError, LtrayError):
+        # A full disk, a store that is away or a damaged file must not end the renewing.
+        with suppress(Exception):
             lease.renew()
 
 

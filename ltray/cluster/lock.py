@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from ltray.errors import LtrayError
 from ltray.layout import RunFolder
@@ -36,7 +37,9 @@ def only_driver_here(run: RunFolder) -> Iterator[None]:
 def _actor(name: str) -> Any:
     """An actor of that name, or None where another one has it for longer than the dead do."""
     until = time.monotonic() + DIES_WITHIN_SECONDS
-    holder = ray.remote(num_cpus=0, max_restarts=0)(_Holder)
+    # On the driver's own node: it goes with the driver or not at all.
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    holder = ray.remote(num_cpus=0, scheduling_strategy=here)(_Holder)
     while time.monotonic() < until:
         try:
             return holder.options(name=name, namespace=NAMESPACE).remote()

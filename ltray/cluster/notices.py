@@ -9,6 +9,7 @@ import os
 import threading
 import urllib.request
 from collections.abc import Callable
+from http.client import HTTPException
 from pathlib import Path
 
 ASKED_EVERY_SECONDS = 5.0
@@ -41,8 +42,11 @@ def aws_notice(address: str) -> str:
     answer = _asked(f"{address}/latest/meta-data/spot/instance-action", headers)
     if not answer:
         return ""
-    action = json.loads(answer)
-    return f"AWS will {action.get('action', 'end')} it at {action.get('time', 'once')}"
+    try:
+        action = json.loads(answer)
+        return f"AWS will {action['action']} it at {action['time']}"
+    except (ValueError, KeyError, TypeError):
+        return ""  # somebody else answers there
 
 
 def google_notice() -> str:
@@ -55,10 +59,11 @@ def google_notice() -> str:
 def _asked(address: str, headers: dict[str, str], method: str = "GET") -> str:
     """The answer, or nothing: 404 is how no notice is given."""
     request = urllib.request.Request(address, headers=headers, method=method)
+    directly = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
-        with urllib.request.urlopen(request, timeout=ANSWER_SECONDS) as response:
+        with directly.open(request, timeout=ANSWER_SECONDS) as response:
             return str(response.read().decode())
-    except OSError:
+    except (OSError, HTTPException, UnicodeDecodeError):
         return ""
 
 
@@ -83,8 +88,8 @@ class Watch:
         while not self._stop.is_set():
             notice = ask()
             if notice:
-                self._on_notice(notice)
                 self.notice = notice
+                self._on_notice(notice)
                 return
             self._stop.wait(ASKED_EVERY_SECONDS)
 

@@ -1,6 +1,7 @@
 """The parallel part of a sweep: packs as trials, in rounds, until every ticket has ended."""
 
 import time
+from collections import Counter
 from collections.abc import Mapping
 from functools import partial
 from itertools import count
@@ -22,6 +23,7 @@ from ltray.run import Run
 from ltray.say import Say
 
 TABLES_EVERY_SECONDS = 60.0
+MOST_DISPLACED = 10
 
 
 class Retraining:
@@ -73,12 +75,14 @@ class Retraining:
         self.progress.show()
         alone: set[TicketKey] = set()
         numbers = count()
+        displaced: Counter[str] = Counter()  # how often a pack met a broken GPU
         while packs := ready(self.run.experiment, self.rows.tickets, alone):
-            self.slots.broken.hold()
+            self.slots.keep_from_broken()
             errors = self._round(packs, next(numbers))
             for pack in packs:
                 patiently(partial(self._collect, pack), self.run.folder.path)
-                if pack.name in self.slots.displaced:
+                if pack.name in self.slots.displaced and displaced[pack.name] < MOST_DISPLACED:
+                    displaced[pack.name] += 1
                     continue
                 left = [ticket for ticket in pack.tickets if key(ticket) not in self.rows.tickets]
                 reason = errors.get(pack.name, "its trial ended without a result")

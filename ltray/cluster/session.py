@@ -125,12 +125,15 @@ def session(connection: Connection, job_name: str = "ltray") -> Iterator[Cluster
     except ConnectionError as error:
         reason = str(error.__cause__ or error).splitlines()[0]
         raise _no_cluster(str(address), reason) from None
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, _interrupt)  # by which job managers and services stop
+    in_main = threading.current_thread() is threading.main_thread()
+    # By SIGTERM job managers and services stop.
+    before = signal.signal(signal.SIGTERM, _interrupt) if in_main else None
     try:
         yield _cluster(context.dashboard_url or "", joined=address is not None)
     finally:
         ray.shutdown()
+        if before is not None:
+            signal.signal(signal.SIGTERM, before)
 
 
 def _interrupt(_signal: int, _frame: object) -> None:
@@ -166,8 +169,9 @@ def _asks_for_token(host_and_port: str) -> bool:
         stub = gcs_service_pb2_grpc.NodeInfoGcsServiceStub(channel)
         try:
             stub.GetClusterId(gcs_service_pb2.GetClusterIdRequest(), timeout=ANSWER_SECONDS)
-        except grpc.RpcError:
-            return True
+        except grpc.RpcError as error:
+            silent = (grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.UNAVAILABLE)
+            return error.code() not in silent
     return False
 
 

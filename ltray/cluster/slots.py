@@ -49,6 +49,14 @@ class Slots:
         self._on_counts = on_counts
         self._due = time.monotonic() + FIRST_AFTER_SECONDS
 
+    def keep_from_broken(self) -> None:
+        """See that no trial is given a broken GPU; call when none runs.
+
+        Raises:
+            StageFailed: no GPU is left, nor will one come.
+        """
+        self.broken.hold(any(one.shape and one.shape[1] for one in self._to_come))
+
     def look(self, running: int, waiting: int) -> None:
         """Say a line when it is time.
 
@@ -108,4 +116,7 @@ def _givers(names: Mapping[str, int], there: Mapping[str, Any], to_come: Sequenc
         return f"the autoscaler may start nodes ({told(fitting)}); `ray status` says how far it is"
     if any(there.get(name, 0) < count for name, count in names.items()):
         return "no node that is left has them: `ray start` one, or stop this and ask for less"
-    return "other jobs hold the rest: `ray status` and the dashboard's Actors page name them"
+    return (
+        "other jobs, or what keeps broken GPUs, hold the rest: `ray status` and the dashboard's"
+        " Actors page name them"
+    )

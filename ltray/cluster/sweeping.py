@@ -18,7 +18,7 @@ from ltray.cluster.retraining import Retraining
 from ltray.cluster.session import Cluster, Connection, awaited, session, trial_resources
 from ltray.cluster.slots import Slots
 from ltray.cluster.tasks import on_each_part
-from ltray.cluster.tracking import check_tracker, tracker_of
+from ltray.cluster.tracking import Trackers, check_tracker
 from ltray.contradictions import margin_warning, too_few_images
 from ltray.data.manifest import Manifest, PartFile, read_manifest
 from ltray.data.selection import image_counts
@@ -126,7 +126,7 @@ def sweep_run(run: Run, connection: Connection, say: Say, track: str | None = No
         else:
             write_experiment(run)
             if not _is_shown(run):
-                _show(run, rows, say)
+                patiently(partial(_show, run, rows, say), run.folder.path)
         say(f"report: {run.folder.report}")
         return sum(_failed(rows, one) for one in keys)
 
@@ -160,7 +160,7 @@ def _sweep(  # noqa: PLR0913, PLR0917 (what a launch needs)
             finally:
                 tables = partial(write_tables, run.folder, rows, run.experiment.report.margin)
                 patiently(tables, run.folder.path)
-        launch.write()  # the report shows it
+        patiently(launch.write, run.folder.path)  # the report shows it
         with launch.stage("report"):
             _show(run, rows, say)
 
@@ -175,12 +175,12 @@ def _launch(
         LtrayError: another driver of the cluster is at work on the run; a node has another
             ltray than this process, or does not reach the root.
     """
-    make_tracker = partial(tracker_of, track, run.folder.path.name) if track else None
+    make_tracker = Trackers(track, run.folder.path.name) if track else None
     launch = Launch(run.folder, demands(run.folder, lease.token), BrokenGpus(say), make_tracker)
     for folder in (run.folder.path, run.data.path):
         remove_abandoned(folder)
     with ExitStack() as stack:
-        stack.callback(launch.write)
+        stack.callback(partial(patiently, launch.write, run.folder.path))
         with launch.stage("start Ray"):
             cluster = stack.enter_context(session(connection, run.folder.path.name))
         if cluster.joined:

@@ -1,16 +1,18 @@
 """Trackers of other makers, which a person asks for: each trial's plain numbers go there, too."""
 
+import warnings
 from collections.abc import Callable
 from importlib.util import find_spec
 from typing import Any
 
 from ltray.errors import LtrayError
 
-ROWS = ["rows", "records", "stage_failed"]  # ours, as JSON text: nothing to plot
+# Ours, as text: nothing to plot.
+ROWS = ["rows", "records", "stage_failed", "broken", "leaves"]
 PROJECT = "ltray"
 
 MakeTracker = Callable[[], Any]
-"""Gives a new Tune callback."""
+"""Gives a new Tune callback, or None where there is none any more."""
 
 
 def check_tracker(name: str | None) -> None:
@@ -22,6 +24,31 @@ def check_tracker(name: str | None) -> None:
     if name is not None and find_spec(name) is None:
         mend = f"pip install 'ltray[{name}]', or leave --track out"
         raise LtrayError("--track", f"{name} is not installed", mend)
+
+
+class Trackers:
+    """A tracker for each stage; only of the first is it an error that it cannot be made."""
+
+    def __init__(self, name: str, run: str) -> None:
+        self._name = name
+        self._run = run
+        self._made = False
+
+    def __call__(self) -> Any:
+        """Make one; None, with a warning, where one was made before.
+
+        Raises:
+            LtrayError: of the first.
+        """
+        try:
+            tracker = tracker_of(self._name, self._run)
+        except LtrayError as error:
+            if not self._made:
+                raise
+            warnings.warn(f"nothing is tracked from here on: {error}", RuntimeWarning, stacklevel=2)
+            return None
+        self._made = True
+        return tracker
 
 
 def tracker_of(name: str, run: str) -> Any:

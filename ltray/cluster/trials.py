@@ -15,7 +15,7 @@ from ltray.cluster.metrics import DENSE, SeeShown, trial_series, unseen
 from ltray.cluster.nodes import Demands
 from ltray.cluster.notices import Watch, drain_this_node, this_machine
 from ltray.errors import LtrayError, MachineLeaves
-from ltray.lottery.tickets import Pack
+from ltray.lottery.tickets import Pack, TicketKey
 from ltray.patience import patiently
 from ltray.run import Run
 
@@ -98,10 +98,13 @@ def masks_task(run: Run, replicate: int) -> dict[str, list[str]]:
     from ltray.lottery.pruning import make_masks
     from ltray.lottery.trajectory import read_trajectory
 
-    folder = run.folder.replicate(replicate)
-    trajectory = read_trajectory(folder)
-    assert trajectory is not None, "masks are made when the trajectory is whole"
-    return make_masks(run.experiment, folder, trajectory)
+    def make() -> dict[str, list[str]]:
+        folder = run.folder.replicate(replicate)
+        trajectory = read_trajectory(folder)
+        assert trajectory is not None, "masks are made when the trajectory is whole"
+        return make_masks(run.experiment, folder, trajectory)
+
+    return patiently(make, run.folder.path)
 
 
 def report_error(error: BaseException) -> None:
@@ -143,13 +146,13 @@ class Reports:
         self._see = see
         self._rows: list[Row] = []
         self._records: list[Row] = []
-        self._ended = 0
+        self._ended: set[TicketKey] = set()
         self._sent = time.monotonic()
 
     def add(self, rows: Sequence[Row], records: Sequence[Row]) -> None:
         self._rows += rows
         self._records += records
-        self._ended += len(records)
+        self._ended |= {(one["row"]["replicate"], one["row"]["ticket"]) for one in records}
         if records or self._due(self._sent):
             self.flush()
 
@@ -157,11 +160,11 @@ class Reports:
         if not (self._rows or self._records):
             return
         shown = _shown(self._rows)
-        self._see(shown, self._ended)
+        self._see(shown, len(self._ended))
         self._send(
             {
                 **shown,
-                "tickets_ended": self._ended,
+                "tickets_ended": len(self._ended),
                 "rows": json.dumps(self._rows),
                 "records": json.dumps(self._records),
             }

@@ -12,6 +12,7 @@ from ray import tune
 from ray.tune.logger import JsonLoggerCallback, TBXLoggerCallback
 
 from ltray.cluster.slots import Slots
+from ltray.cluster.tracking import MakeTracker
 from ltray.errors import LtrayError, StageFailed
 from ltray.files import is_local
 
@@ -28,7 +29,7 @@ def run_trials(  # noqa: PLR0913 (each is a thing of its own, and has its name i
     max_failures: int,
     on_report: OnReport,
     at_once: int | None = None,
-    make_tracker: Callable[[], tune.Callback] | None = None,
+    make_tracker: MakeTracker | None = None,
 ) -> dict[Any, str]:
     """Run one trial per value and wait for all of them.
 
@@ -54,7 +55,7 @@ def run_trials(  # noqa: PLR0913 (each is a thing of its own, and has its name i
     # The dashboard calls actors by it; a partial function has none.
     trainable.__name__ = getattr(trainable, "func", trainable).__name__
     # Tune gives up a trial whose worker dies while it is handed over from the trial before, however
-    # often it may fail: such trials are run once more.
+    # often it may fail: such trials are run again, where they may fail more than once.
     for number in range(max(1, max_failures)):
         tuner = tune.Tuner(
             tune.with_resources(trainable, dict(slots.resources)),
@@ -64,18 +65,12 @@ def run_trials(  # noqa: PLR0913 (each is a thing of its own, and has its name i
                 "gpus": slots.resources["gpu"],
             },
             tune_config=_tune_config(key, at_once),
-            run_config=tune.RunConfig(
-                name=f"{key}s-again-{number}" if number else f"{key}s",
-                **stored_in(storage),
-                failure_config=tune.FailureConfig(max_failures=max(0, max_failures - 1)),
-                stop=reporting.lets_go,
-                callbacks=[
-                    reporting,
-                    JsonLoggerCallback(),
-                    TBXLoggerCallback(),
-                    *([_Tracking(make_tracker())] if make_tracker else []),
-                ],
-                verbose=0,
+            run_config=_run_config(
+                f"{key}s-again-{number}" if number else f"{key}s",
+                storage,
+                max_failures,
+                reporting,
+                make_tracker,
             ),
         )
         named = _errors(tuner, reporting)
@@ -101,6 +96,29 @@ def stored_in(folder: Path) -> dict[str, Any]:
         "storage_path": store.path,
         "storage_filesystem": PyFileSystem(FSSpecHandler(store.fs)),
     }
+
+
+def _run_config(
+    name: str,
+    storage: Path,
+    max_failures: int,
+    reporting: "_Reporting",
+    make_tracker: MakeTracker | None,
+) -> tune.RunConfig:
+    tracker = make_tracker() if make_tracker else None
+    return tune.RunConfig(
+        name=name,
+        **stored_in(storage),
+        failure_config=tune.FailureConfig(max_failures=max(0, max_failures - 1)),
+        stop=reporting.lets_go,
+        callbacks=[
+            reporting,
+            JsonLoggerCallback(),
+            TBXLoggerCallback(),
+            *([_Tracking(tracker)] if tracker else []),
+        ],
+        verbose=0,
+    )
 
 
 def _tune_config(key: str, at_once: int | None) -> tune.TuneConfig:
@@ -159,6 +177,7 @@ class _Reporting(_Unwritten):
         One on a broken GPU does when no other would be given that GPU, or none gets on at all.
         """
         if "broken" not in result:
+            self._holding.discard(trial_id)
             return False
         self._holding.add(trial_id)
         return not self._pending or not self._others
@@ -173,12 +192,12 @@ class _Reporting(_Unwritten):
             rows = {name: json.loads(result[name]) for name in ("rows", "records")}
             if self._is_further(trial.config[self._key], rows["rows"]):
                 trial.run_metadata.num_failures = 0
-            if "broken" in result:
-                self._slots.broken.see(result)
-                self._slots.displaced.add(trial.config[self._key])
             if "leaves" in result:  # it fails next, and not by its own fault
                 trial.run_metadata.num_failures -= 1
             try:
+                if "broken" in result:
+                    self._slots.displaced.add(trial.config[self._key])
+                    self._slots.broken.see(result)
                 if "stage_failed" in result:
                     kind, args = json.loads(result["stage_failed"])
                     raise (StageFailed if kind == StageFailed.__name__ else LtrayError)(*args)
