@@ -91,7 +91,7 @@ def _answers(wanted: Demands) -> Iterator[tuple[str, str]]:
     asked = {
         node["NodeID"]: ask.options(
             num_cpus=0,
-            max_retries=0,
+            max_retries=2,  # a worker may be killed just now, for whatever reason
             scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False),
         ).remote(put)
         for node in nodes
@@ -110,9 +110,13 @@ def _answers(wanted: Demands) -> Iterator[tuple[str, str]]:
 def _answer(task: Any) -> list[str]:
     import ray
 
+    # Before the head itself knows that a node is dead, who asks it may be told so.
+    gone = (ray.exceptions.NodeDiedError, ray.exceptions.TaskUnschedulableError)
     try:
         faults: list[str] = ray.get(task)
     except ray.exceptions.RayError as error:
+        if isinstance(error, gone):
+            return []
         if isinstance(error, ray.exceptions.OwnerDiedError):
             return [CANNOT_FETCH]
         reason = str(error).strip().splitlines()[-1]

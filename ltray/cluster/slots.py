@@ -45,7 +45,7 @@ class Slots:
         self.broken = broken
         self.displaced: set[Any] = set()
         self._to_come = to_come
-        self._say = say
+        self.say = say
         self._on_counts = on_counts
         self._due = time.monotonic() + FIRST_AFTER_SECONDS
 
@@ -70,7 +70,7 @@ class Slots:
             self._due = now + FIRST_AFTER_SECONDS
         elif now > self._due:
             self._due = now + AGAIN_AFTER_SECONDS
-            self._say(line(waiting, self.resources, *_cluster(), self._to_come))
+            self.say(line(waiting, self.resources, *_cluster(), self._to_come))
 
 
 def _cluster() -> tuple[Mapping[str, float], Mapping[str, float]]:

@@ -1,6 +1,7 @@
 """One Tuner run over trials that are ready; what they report reaches `on_report`."""
 
 import json
+import logging
 import os
 import warnings
 from collections import Counter, defaultdict
@@ -133,6 +134,8 @@ def _tune_config(key: str, at_once: int | None) -> tune.TuneConfig:
 def _errors(tuner: tune.Tuner, reporting: "_Reporting") -> dict[str, str]:
     """Run its trials; name -> error of those that Tune gave up."""
     os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
+    # It prints where in Ray a failure was noticed; our own line says what failed.
+    logging.getLogger("ray.tune.execution.tune_controller").setLevel(logging.CRITICAL)
     try:
         results = tuner.fit()
     except Exception:
@@ -181,6 +184,10 @@ class _Reporting(_Unwritten):
             return False
         self._holding.add(trial_id)
         return not self._pending or not self._others
+
+    def on_trial_recover(self, *, trial: Any, **_rest: Any) -> None:
+        """Called by Tune when a trial has failed and is started again."""
+        self._slots.say(f"{trial.config[self._key]}: {_last_error(trial)}; it is started again")
 
     def on_trial_error(self, *, trial: Any, **_rest: Any) -> None:
         """Called by Tune when it gives a trial up."""
@@ -245,6 +252,12 @@ class _Tracking(_Unwritten):
             if not self._warned:
                 self._warned = True
                 warnings.warn(f"--track lacks some reports: {error}", RuntimeWarning, stacklevel=2)
+
+
+def _last_error(trial: Any) -> str:
+    """What Tune has written of a trial's last failure."""
+    path = Path(trial.local_path, trial.run_metadata.error_filename or "none")
+    return _reason(RuntimeError(path.read_text() if path.is_file() else "it failed"))
 
 
 def _reason(error: BaseException) -> str:
