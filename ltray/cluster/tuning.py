@@ -58,6 +58,7 @@ def run_trials(  # noqa: PLR0913 (each is a thing of its own, and has its name i
     # Tune gives up a trial whose worker dies while it is handed over from the trial before, however
     # often it may fail: such trials are run again, where they may fail more than once.
     for number in range(max(1, max_failures)):
+        name = f"{key}s-again-{number}" if number else f"{key}s"
         tuner = tune.Tuner(
             tune.with_resources(trainable, dict(slots.resources)),
             param_space={
@@ -66,13 +67,7 @@ def run_trials(  # noqa: PLR0913 (each is a thing of its own, and has its name i
                 "gpus": slots.resources["gpu"],
             },
             tune_config=_tune_config(key, at_once),
-            run_config=_run_config(
-                f"{key}s-again-{number}" if number else f"{key}s",
-                storage,
-                max_failures,
-                reporting,
-                make_tracker,
-            ),
+            run_config=_run_config(name, storage, max_failures, reporting, make_tracker),
         )
         named = _errors(tuner, reporting)
         found = {value: named[str(value)] for value in left if str(value) in named}
