@@ -57,7 +57,7 @@ EXPERIMENT: dict[str, Any] = {
     "sweep": {"backend": "loop", "tickets_per_trial": 2},
 }
 KINDS = ("worker", "raylet", "node", "driver", "network", "storage")
-GAP_SECONDS = (4.0, 9.0)  # between two faults: a driver is at work again after about ten
+GAP_SECONDS = (3.0, 7.0)  # between two faults: a driver is at work again after about ten
 OUT_SECONDS = (2.0, 8.0)
 LONGEST_SECONDS = 3000.0
 
@@ -68,7 +68,7 @@ def main() -> int:
     arguments.add_argument("--json", help="where to write the figures")
     arguments.add_argument("--faults", type=int, default=50)
     arguments.add_argument("--seed", type=int, default=0)
-    arguments.add_argument("--epochs", type=int, default=500, help="of each training")
+    arguments.add_argument("--epochs", type=int, default=560, help="of each training")
     options = arguments.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         undisturbed = sweep(Path(folder) / "calm", options.epochs, faults=0, seed=0)
