@@ -136,6 +136,7 @@ def test_a_ticket_that_takes_its_process_with_it_fails_and_the_rest_is_done(
 
 
 @pytest.mark.ray
+@pytest.mark.slow
 def test_a_broken_gpu_is_given_no_more_work_and_its_pack_goes_on_elsewhere(tmp_path: Path) -> None:
     path = own_network.written(
         tmp_path,

@@ -30,11 +30,15 @@ CHANGES: dict[str, Any] = {
 
 def gcs_of(address: str) -> psutil.Process:
     """The head's own process."""
-    port = address.rpartition(":")[2]
+    port = int(address.rpartition(":")[2])
     [found] = [
         process
-        for process in psutil.process_iter(["cmdline"])
-        if f"--gcs_server_port={port}" in (process.info["cmdline"] or [])
+        for process in psutil.process_iter(["name"])
+        if process.info["name"] == "gcs_server"
+        and any(
+            one.laddr.port == port and one.status == psutil.CONN_LISTEN
+            for one in process.net_connections(kind="inet")
+        )
     ]
     return found
 

@@ -117,6 +117,7 @@ def test_state_is_written_at_once_and_training_goes_on_from_it(make_run: MakeRun
 
 
 @pytest.mark.ray
+@pytest.mark.slow
 def test_trials_leave_a_node_that_is_about_to_end(tmp_path: Path, ec2: Ec2) -> None:
     changes: dict[str, Any] = {
         "train__epochs": 150,
