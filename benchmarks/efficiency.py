@@ -35,7 +35,7 @@ from measuring import conditions, print_table, write_json
 
 NODES = (1, 2, 4, 8, 16)
 TRIALS = 32
-SLEEP_SECONDS = 8
+SLEEP_SECONDS = 6
 IDLE_TRIALS = (50, 250)
 REPORTS = 300
 TICKETS, PACK, WORKERS = 10_000, 5, 1_000
