@@ -129,6 +129,13 @@ def remove(path: Path) -> None:
         store.fs.rm_file(store.path)
 
 
+def check_takes_files(folder: Path) -> None:
+    """Write an empty file and remove it again; what goes wrong is raised."""
+    probe = folder / f"{TEMPORARY_PREFIX}probe-{secrets.token_hex(4)}"
+    write_whole(probe, b"")
+    remove(probe)
+
+
 def names_below(folder: Path) -> list[str]:
     """The files below a folder as paths from it, sorted; none where there is no folder.
 

@@ -1,14 +1,13 @@
 """Work on a storage that fails: done again while there is hope, else one error that tells."""
 
 import errno
-import secrets
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
 from ltray.errors import LtrayError, StageFailed
-from ltray.files import TEMPORARY_PREFIX, is_local, remove, write_whole
+from ltray.files import check_takes_files, is_local
 
 WAITS_SECONDS = (1.0, 2.0, 5.0, 10.0, 20.0, 40.0, 60.0, 60.0)
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
@@ -69,10 +68,8 @@ def check_writable(root: Path, where: str) -> None:
     """
     if is_local(root):
         return
-    probe = root / f"{TEMPORARY_PREFIX}probe-{secrets.token_hex(4)}"
     try:
-        write_whole(probe, b"")
-        remove(probe)
+        check_takes_files(root)
     except Exception as error:
         if not isinstance(error, OSError) and not is_store_error(error):
             raise

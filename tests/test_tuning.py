@@ -6,6 +6,8 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import pytest
+
 from ltray.cluster.broken_gpus import BrokenGpus
 from ltray.cluster.slots import Slots
 from ltray.cluster.tuning import _Reporting
@@ -99,6 +101,7 @@ def test_a_trial_on_a_broken_gpu_holds_it_while_others_would_be_given_it() -> No
     assert reporting.lets_go("0", broken), "nobody waits for it"
 
 
+@pytest.mark.ray
 def test_a_worker_that_dies_between_two_trials_fails_neither(tmp_path: Path) -> None:
     names = ["first", "second", "third", "fourth"]
     command = [sys.executable, "-c", PROGRAM, str(tmp_path), *names]

@@ -1,7 +1,6 @@
 """Whether each node can do its part: it has the driver's code, and reaches its root."""
 
 import hashlib
-import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -11,7 +10,7 @@ from typing import Any
 
 from ltray.cluster.lease import holder
 from ltray.errors import LtrayError
-from ltray.files import TEMPORARY_PREFIX, remove, write_whole
+from ltray.files import check_takes_files
 from ltray.layout import RunFolder
 from ltray.patience import is_storage_error
 
@@ -151,9 +150,7 @@ def _root_faults(wanted: Demands) -> Iterator[str]:
     elif lease["token"] != wanted.token:
         yield f"{wanted.run.path} has the files of another driver, on {lease['host']}"
     else:
-        probe = wanted.run.path / f"{TEMPORARY_PREFIX}probe-{secrets.token_hex(4)}"
-        write_whole(probe, b"")
-        remove(probe)
+        check_takes_files(wanted.run.path)
 
 
 @lru_cache(maxsize=1)

@@ -21,7 +21,7 @@ def untold(_running: int, _waiting: int) -> None:
 
 
 class Slots:
-    """Says now and then what a sweep waits for while none of its trials runs.
+    """What trials of one kind run on; says now and then what they wait for while none runs.
 
     Args:
         resources: `cpu` and `gpu` of a trial.
