@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -96,11 +96,12 @@ def pretended_gpus(count: int, cpus: int = 2) -> Iterator[tuple[str, int]]:
 
 
 @contextmanager
-def local_cluster(*environments: dict[str, str]) -> Iterator[str]:
+def local_cluster(*environments: dict[str, str], gpus: Sequence[int] = ()) -> Iterator[str]:
     """A Ray cluster of nodes with 2 CPUs each on this machine: its address.
 
     Args:
         environments: variables of each node's processes, the head's first.
+        gpus: pretended GPUs of each node; none when empty.
     """
     code = (
         "import json, sys\n"
@@ -108,15 +109,17 @@ def local_cluster(*environments: dict[str, str]) -> Iterator[str]:
         "from ray.cluster_utils import Cluster\n"
         "tokens.maybe_enable_token_auth_if_token_available(warn_if_disabled=False)\n"
         "cluster = Cluster()\n"
-        "for variables in json.loads(sys.argv[1]):\n"
-        "    cluster.add_node(num_cpus=2, env_vars=variables, include_dashboard=False)\n"
+        "for variables, gpus in json.loads(sys.argv[1]):\n"
+        "    cluster.add_node(num_cpus=2, num_gpus=gpus, env_vars=variables,"
+        " include_dashboard=False)\n"
         "cluster.wait_for_nodes()\n"
         "print(cluster.address, flush=True)\n"
         "sys.stdin.read()\n"
         "cluster.shutdown()"
     )
+    nodes = list(zip(environments, gpus or [0] * len(environments), strict=True))
     cluster = subprocess.Popen(
-        [sys.executable, "-c", code, json.dumps(environments)],
+        [sys.executable, "-c", code, json.dumps(nodes)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,

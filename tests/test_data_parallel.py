@@ -26,7 +26,7 @@ from processes import Crew, crew
 from safetensors.torch import load_file
 from torch import nn
 
-from ltray.cluster.session import Cluster, groups_at_once
+from ltray.cluster.resources import Cluster, groups_at_once
 from ltray.errors import LtrayError, StageFailed
 from ltray.experiment import Sweep, Train
 from ltray.files import sha256_of

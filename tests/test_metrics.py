@@ -14,7 +14,7 @@ from commands import finish, local_cluster, start
 from conftest import MakeRun
 
 from ltray.cluster.metrics import COLUMNS, OF_SWEEPS, OF_TRIALS, Series
-from ltray.cluster.session import Cluster
+from ltray.cluster.resources import Cluster
 from ltray.cluster.sweeping import cluster_line
 from ltray.cluster.trials import SHOWN
 

@@ -9,7 +9,7 @@ import yaml
 from ltray.cluster import slots as slots_module
 from ltray.cluster.autoscaling import NodeType, types_of
 from ltray.cluster.broken_gpus import BrokenGpus
-from ltray.cluster.session import Cluster, groups_at_once, trial_resources
+from ltray.cluster.resources import Cluster, groups_at_once, trial_resources
 from ltray.cluster.slots import Slots, line
 from ltray.errors import LtrayError
 from ltray.experiment import Sweep

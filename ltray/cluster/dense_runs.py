@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from ltray.cluster.launches import Launch
-from ltray.cluster.session import Cluster, groups_at_once, trial_resources
+from ltray.cluster.resources import Cluster, groups_at_once, trial_resources
 from ltray.cluster.slots import Slots
-from ltray.cluster.tasks import results_of
+from ltray.cluster.tasks import CpuWork
 from ltray.errors import StageFailed
 from ltray.experiment import as_written, step_of
 from ltray.lottery.trajectory import Trajectory, prunable_tensors, read_trajectory
@@ -119,16 +119,29 @@ def _run_trials(  # noqa: PLR0913, PLR0917 (what a trial needs, and what it is t
     return trials(trainable, slots=slots, at_once=at_once)
 
 
-def make_all_masks(run: Run, trajectories: Mapping[int, Trajectory], say: Say) -> None:
+def make_all_masks(
+    run: Run, trajectories: Mapping[int, Trajectory], cpu_work: CpuWork, say: Say
+) -> None:
     """Make the missing masks of every replicate, and say which leave a layer with nothing."""
-    from ltray.cluster.trials import masks_task
-
-    tasks = [masks_task.remote(run, replicate) for replicate in trajectories]
-    dead_layers = results_of(tasks, "masks")
+    dead_layers = cpu_work.on_each(partial(_make_masks, run), list(trajectories), "masks")
     for replicate, by_sparsity in zip(trajectories, dead_layers, strict=True):
         for sparsity, dead in by_sparsity.items():
             names = ", ".join(dead)
             say(f"replicate {replicate}, sparsity {sparsity}: nothing is left of {names}")
+
+
+def _make_masks(run: Run, replicate: int) -> dict[str, list[str]]:
+    """Make a replicate's missing masks; sparsity -> tensors that a new one leaves nothing of."""
+
+    def make() -> dict[str, list[str]]:
+        from ltray.lottery.pruning import make_masks
+
+        folder = run.folder.replicate(replicate)
+        trajectory = read_trajectory(folder)
+        assert trajectory is not None, "masks are made when the trajectory is whole"
+        return make_masks(run.experiment, folder, trajectory)
+
+    return patiently(make, run.folder.path)
 
 
 def _on_report(report: Mapping[str, Any], say: Say, epochs: int) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 from ltray.cluster.broken_gpus import BrokenGpus
 from ltray.cluster.nodes import Demands
-from ltray.cluster.session import Cluster
+from ltray.cluster.resources import Cluster
 from ltray.cluster.tracking import MakeTracker
 from ltray.files import read_json, write_json
 from ltray.layout import RunFolder

@@ -4,7 +4,8 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
-from ltray.cluster.tasks import SAID_EVERY_SECONDS, on_each_part, results_of, stage_error
+from ltray.analysis.card import write_card
+from ltray.cluster.tasks import SAID_EVERY_SECONDS, CpuWork, stage_error
 from ltray.data.archives.published import check_published
 from ltray.data.archives.source import Found, Section, Source
 from ltray.data.archives.sources import open_source
@@ -22,7 +23,7 @@ LOOKING_TASKS = 64  # as many at most look through the sections of a source side
 SMALL_BYTES = 64 * 1024 * 1024  # a source of one section that is not worth a process of its own
 
 
-def prepare(run: Run, say: Say) -> Manifest:
+def prepare(run: Run, cpu_work: CpuWork, say: Say) -> Manifest:
     """Make the run's shards, or find them made; needs a session.
 
     Parts are planned here, from what tasks find in the source's sections; then one row of a Ray
@@ -38,7 +39,7 @@ def prepare(run: Run, say: Say) -> Manifest:
         return read_manifest(run.data)
     _say_other_copies(run, say)
     try:
-        manifest = _made(run, say)
+        manifest = _made(run, cpu_work, say)
     except StageFailed:
         raise
     except LtrayError:
@@ -46,18 +47,19 @@ def prepare(run: Run, say: Say) -> Manifest:
         raise
     remove_copies(run, say)
     say(_summary(manifest))
-    _write_card(run.data)
+    list(cpu_work.on_each(write_card, [run.data], STAGE))
     return manifest
 
 
-def _made(run: Run, say: Say) -> Manifest:
+def _made(run: Run, cpu_work: CpuWork, say: Say) -> Manifest:
     started = time.perf_counter()
     source = open_source(run.experiment.data, run.folder.scratch)
-    planned = plan(source, run.pixels, partial(_on_the_cluster, source=source, say=say))
+    look_through = partial(_on_the_cluster, source=source, cpu_work=cpu_work, say=say)
+    planned = plan(source, run.pixels, look_through)
     _check_unchanged(run)
     write = partial(write_part, source=source, pixels=planned.pixels, folder=run.data)
     try:
-        records = on_each_part(write, planned.parts, STAGE, say)
+        records = cpu_work.on_each_part(write, planned.parts, STAGE)
     except StageFailed:
         raise
     except LtrayError:
@@ -106,34 +108,26 @@ def _check_unchanged(run: Run, made: DataFolder | None = None) -> None:
     raise LtrayError("data.path", found, "give the command again, with the experiment's own file")
 
 
-def check_archives(run: Run, say: Say) -> None:
+def check_archives(run: Run, cpu_work: CpuWork, say: Say) -> None:
     """Compare the source's files with the MD5 that each was published with, where one was.
 
     Raises:
         LtrayError: one is another file, or not all of it.
     """
-    import ray
-
     files = open_source(run.experiment.data).files()
-    tasks = [ray.remote(check_published).remote(path) for path in files]
-    for path, md5 in zip(files, results_of(tasks, STAGE), strict=True):
+    sums = cpu_work.on_each(check_published, files, STAGE)
+    for path, md5 in zip(files, sums, strict=True):
         say(f"{path.name}: {f'MD5 {md5}, as published' if md5 else 'no MD5 of it was published'}")
 
 
-def _write_card(folder: DataFolder) -> None:
-    import ray
-
-    from ltray.analysis.card import write_card
-
-    list(results_of([ray.remote(write_card).remote(folder)], STAGE))
-
-
 def _on_the_cluster(
-    look_through: Callable[[Section], Found], sections: Sequence[Section], source: Source, say: Say
+    look_through: Callable[[Section], Found],
+    sections: Sequence[Section],
+    source: Source,
+    cpu_work: CpuWork,
+    say: Say,
 ) -> Iterator[Found]:
     """What a function gives for each section, looked through by tasks side by side."""
-    import ray
-
     if len(sections) == 1 and sum(path.stat().st_size for path in source.files()) < SMALL_BYTES:
         try:
             found = look_through(sections[0])
@@ -143,13 +137,13 @@ def _on_the_cluster(
         return
     size = max(1, -(-len(sections) // LOOKING_TASKS))
     groups = [sections[first : first + size] for first in range(0, len(sections), size)]
-    tasks = [ray.remote(_look_through_all).remote(look_through, group) for group in groups]
+    found_in_groups = cpu_work.on_each(partial(_look_through_all, look_through), groups, STAGE)
     said = time.perf_counter()
-    for number, found_in_group in enumerate(results_of(tasks, STAGE), start=1):
+    for number, found_in_group in enumerate(found_in_groups, start=1):
         yield from found_in_group
         if time.perf_counter() - said > SAID_EVERY_SECONDS:
             said = time.perf_counter()
-            say(f"{STAGE}: looked through {number / len(tasks):.0%} of the source")
+            say(f"{STAGE}: looked through {number / len(groups):.0%} of the source")
 
 
 def _look_through_all(

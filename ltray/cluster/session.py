@@ -1,20 +1,17 @@
-"""One Ray session for a command: what it is started with, what the cluster has."""
+"""One Ray session for a command: what it is started with, and how it comes to its cluster."""
 
 import logging
 import os
 import signal
 import socket
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from ltray.cluster.autoscaling import NodeType, node_types, told
+from ltray.cluster.resources import Cluster, cluster_of
 from ltray.errors import LtrayError
-from ltray.experiment import Sweep
-from ltray.say import Say
 
 # Ray reads these when it is imported, or when its first process starts.
 SETTINGS = {
@@ -31,8 +28,6 @@ SETTINGS = {
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
 }
 
-
-NODES_COME_SECONDS = 180.0
 ANSWER_SECONDS = 10.0
 
 
@@ -47,45 +42,6 @@ class Connection:
 
     address: str | None = None
     ship_code: bool = False
-
-
-@dataclass(frozen=True)
-class Cluster:
-    """What Ray says it has.
-
-    Attributes:
-        nodes: CPUs and GPUs of each.
-        joined: whether it was there before; one that was started for this session is this machine.
-        asks_token: whether the dashboard shows itself only to who has the cluster's token.
-        to_come: the kinds of nodes that an autoscaler may add.
-    """
-
-    nodes: tuple[tuple[int, int], ...]
-    gpu_names: tuple[str, ...]
-    dashboard: str
-    joined: bool
-    asks_token: bool = False
-    to_come: tuple[NodeType, ...] = ()
-
-    @property
-    def shapes(self) -> frozenset[tuple[int, int]]:
-        """CPUs and GPUs of the nodes that there are, and of those that may come."""
-        return frozenset(self.nodes) | {one.shape for one in self.to_come if one.shape}
-
-    @property
-    def cpus(self) -> int:
-        """Of all nodes."""
-        return sum(cpus for cpus, _ in self.nodes)
-
-    @property
-    def gpus(self) -> int:
-        """Of all nodes."""
-        return sum(gpus for _, gpus in self.nodes)
-
-    @property
-    def cpus_per_gpu(self) -> int:
-        """On the GPU node that has fewest, or will have; 0 without GPUs."""
-        return min((cpus // gpus for cpus, gpus in self.shapes if gpus), default=0)
 
 
 @contextmanager
@@ -107,7 +63,7 @@ def session(connection: Connection, job_name: str = "ltray") -> Iterator[Cluster
 
     if ray.is_initialized():
         context = ray.init(ignore_reinit_error=True, logging_level="ERROR")
-        yield _cluster(context.dashboard_url or "", joined=True)
+        yield cluster_of(context.dashboard_url or "", joined=True)
         return
     if address not in (None, "auto"):
         _check_answers(str(address))
@@ -129,7 +85,7 @@ def session(connection: Connection, job_name: str = "ltray") -> Iterator[Cluster
     # By SIGTERM job managers and services stop.
     before = signal.signal(signal.SIGTERM, _interrupt) if in_main else None
     try:
-        yield _cluster(context.dashboard_url or "", joined=address is not None)
+        yield cluster_of(context.dashboard_url or "", joined=address is not None)
     finally:
         ray.shutdown()
         if before is not None:
@@ -189,100 +145,3 @@ def _check_answers(address: str) -> None:
 def _no_cluster(address: str, reason: str) -> LtrayError:
     mend = "start one with `ray start --head` and name its host:port, or leave --address out"
     return LtrayError("--address", f"no Ray cluster at {address}: {reason}", mend)
-
-
-def trial_resources(sweep: Sweep, cluster: Cluster, gpus: int | str) -> dict[str, int]:
-    """CPUs and GPUs of one trial.
-
-    Args:
-        gpus: as the experiment has it: `auto` is 1 where the cluster has GPUs, or may have.
-
-    Raises:
-        LtrayError: no node has what one trial needs.
-    """
-    has_gpus = any(shape[1] for shape in cluster.shapes)
-    wanted_gpus = int(has_gpus) if gpus == "auto" else int(gpus)
-    cpus = _cpus(sweep, cluster, wanted_gpus)
-    if not any(cpus <= node[0] and wanted_gpus <= node[1] for node in cluster.shapes):
-        wanted = f"{cpus} CPUs and {wanted_gpus} GPUs a trial"
-        there = ", ".join(f"{node[0]} and {node[1]}" for node in sorted(cluster.shapes))
-        found = f"{wanted}, but no node has them; the nodes have {there}"
-        keys = "sweep.cpus_per_trial, gpus_per_trial, dense_gpus"
-        raise LtrayError(keys, found, "write less, or auto")
-    return {"cpu": cpus, "gpu": wanted_gpus}
-
-
-def groups_at_once(sweep: Sweep, cluster: Cluster, size: int) -> tuple[int, int]:
-    """How many groups of so many processes the cluster can hold, and the CPUs of a process.
-
-    Each process has one GPU; those of a group may lie on several nodes.
-
-    Raises:
-        LtrayError: it cannot hold one.
-    """
-    cpus = _cpus(sweep, cluster, 1)
-    there_now = sum(min(node[0] // cpus, node[1]) for node in cluster.nodes)
-    to_come = sum(
-        one.at_most * min(one.shape[0] // cpus, one.shape[1])
-        for one in cluster.to_come
-        if one.shape
-    )
-    processes = max(there_now, to_come)
-    if processes < size:
-        there = ", ".join(f"{node[0]} and {node[1]}" for node in sorted(cluster.nodes))
-        found = (
-            f"{size} processes of 1 GPU and {cpus} CPUs each, but there is room for {processes};"
-            f" the nodes have {there} (CPUs and GPUs)"
-        )
-        mend = f"write null, or at most {processes}, or a lower sweep.cpus_per_trial"
-        raise LtrayError("sweep.dense_gpus", found, mend)
-    return processes // size, cpus
-
-
-def _cpus(sweep: Sweep, cluster: Cluster, gpus: int) -> int:
-    """CPUs of a process that has so many GPUs."""
-    if sweep.cpus_per_trial != "auto":
-        return sweep.cpus_per_trial
-    return max(1, cluster.cpus_per_gpu * gpus)
-
-
-def _cluster(dashboard: str, joined: bool) -> Cluster:
-    import ray
-
-    resources = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    prefix = "accelerator_type:"
-    names = {key.removeprefix(prefix) for one in resources for key in one if prefix in key}
-    return Cluster(
-        nodes=tuple((int(one.get("CPU", 0)), int(one.get("GPU", 0))) for one in resources),
-        gpu_names=tuple(sorted(names)),
-        dashboard=dashboard,
-        joined=joined,
-        # Ray sets it where it asks for a token unasked, too.
-        asks_token=os.environ.get("RAY_AUTH_MODE", "").lower() == "token",
-        to_come=tuple(node_types()) if joined else (),
-    )
-
-
-def awaited(cluster: Cluster, say: Say) -> Cluster:
-    """The cluster, when it has GPUs, or when no more nodes are to come by themselves.
-
-    `ray up` returns when the head is there: whether trials have GPUs must not depend on who was
-    faster, the command or the nodes.
-    """
-    until = time.monotonic() + NODES_COME_SECONDS
-    expected = 1 + sum(one.at_least for one in cluster.to_come)
-    if not _may_get_gpus(cluster) or len(cluster.nodes) >= expected:
-        return cluster
-    say(
-        f"waiting for nodes: {len(cluster.nodes)} of {expected} are there ({told(cluster.to_come)})"
-    )
-    while _may_get_gpus(cluster) and len(cluster.nodes) < expected and time.monotonic() < until:
-        time.sleep(2.0)
-        cluster = _cluster(cluster.dashboard, cluster.joined)
-    return cluster
-
-
-def _may_get_gpus(cluster: Cluster) -> bool:
-    """Whether it shows no GPU, while nodes may come that do not tell beforehand."""
-    unknown = any(one.shape is None for one in cluster.to_come)
-    return unknown and not any(gpus for _, gpus in cluster.shapes)

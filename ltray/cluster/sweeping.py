@@ -14,10 +14,11 @@ from ltray.cluster.metrics import SweepSeries
 from ltray.cluster.nodes import check_nodes, demands
 from ltray.cluster.preparing import check_archives, prepare, remove_copies
 from ltray.cluster.progress import show
+from ltray.cluster.resources import Cluster, awaited, trial_resources
 from ltray.cluster.retraining import Retraining
-from ltray.cluster.session import Cluster, Connection, awaited, session, trial_resources
+from ltray.cluster.session import Connection, session
 from ltray.cluster.slots import Slots
-from ltray.cluster.tasks import on_each_part
+from ltray.cluster.tasks import CpuWork
 from ltray.cluster.tracking import Trackers, check_tracker
 from ltray.contradictions import margin_warning, too_few_images
 from ltray.data.manifest import Manifest, PartFile, read_manifest
@@ -53,11 +54,12 @@ def prepare_run(run: Run, connection: Connection, say: Say, checksums: bool = Fa
             remove_copies(run, say)
             say(f"already prepared: {run.data.path}")
             return read_manifest(run.data)
-        with _launch(run, lease, connection, say) as (launch, _):
+        with _launch(run, lease, connection, say) as (launch, cluster):
+            cpu_work = CpuWork(cluster, say)
             if checksums:
                 with launch.stage("checksums"):
-                    check_archives(run, say)
-            return _prepared(run, launch, say)
+                    check_archives(run, cpu_work, say)
+            return _prepared(run, launch, cpu_work, say)
 
 
 def verify_run(run: Run, connection: Connection, say: Say) -> list[str]:
@@ -73,7 +75,7 @@ def verify_run(run: Run, connection: Connection, say: Say) -> list[str]:
     ) -> list[PartReading]:
         with session(connection, run.folder.path.name) as cluster:
             say(cluster_line(cluster))
-            return on_each_part(read, parts, "verify", say)
+            return CpuWork(cluster, say).on_each_part(read, parts, "verify")
 
     return verify(run.data, spread)
 
@@ -147,7 +149,7 @@ def _sweep(  # noqa: PLR0913, PLR0917 (what a launch needs)
         show(keys, rows, run.experiment.report.margin, series)
         trajectories = _dense_stages(run, launch, cluster, say)
         with launch.stage("masks"):
-            make_all_masks(run, trajectories, say)
+            make_all_masks(run, trajectories, CpuWork(cluster, say), say)
         for replicate, trajectory in trajectories.items():
             rows.put_dense(replicate, trajectory.row, trajectory.epochs, trajectory.prunable)
         sweep = run.experiment.sweep
@@ -196,15 +198,15 @@ def _launch(
 
 
 def _dense_stages(run: Run, launch: Launch, cluster: Cluster, say: Say) -> dict[int, Trajectory]:
-    manifest = _prepared(run, launch, say)
+    manifest = _prepared(run, launch, CpuWork(cluster, say), say)
     _check_counts(run, manifest, say)
     with launch.stage("dense run"):
         return train_dense_runs(run, launch, cluster, run.folder.tune(launch.name), say)
 
 
-def _prepared(run: Run, launch: Launch, say: Say) -> Manifest:
+def _prepared(run: Run, launch: Launch, cpu_work: CpuWork, say: Say) -> Manifest:
     with launch.stage("prepare"):
-        manifest = prepare(run, say)
+        manifest = prepare(run, cpu_work, say)
     # Not before: experiment.yaml has the source's own size filled in, and a source whose images
     # turn out not to be alike must not be taken from there as if the size had been asked for.
     write_experiment(run)

@@ -92,21 +92,6 @@ def _reporting(
     reports.flush()
 
 
-@ray.remote  # type: ignore[untyped-decorator]
-def masks_task(run: Run, replicate: int) -> dict[str, list[str]]:
-    """Make a replicate's missing masks; sparsity -> tensors that a new one leaves nothing of."""
-    from ltray.lottery.pruning import make_masks
-    from ltray.lottery.trajectory import read_trajectory
-
-    def make() -> dict[str, list[str]]:
-        folder = run.folder.replicate(replicate)
-        trajectory = read_trajectory(folder)
-        assert trajectory is not None, "masks are made when the trajectory is whole"
-        return make_masks(run.experiment, folder, trajectory)
-
-    return patiently(make, run.folder.path)
-
-
 def report_error(error: BaseException) -> None:
     """Hand an error on: one raised on purpose to the driver, any other to Tune, which tries again.
 
