@@ -1,6 +1,7 @@
 """The processes that train one network together, one on each GPU; most often one process alone."""
 
 from collections.abc import Callable
+from itertools import count
 from typing import TypeVar
 
 import numpy as np
@@ -10,6 +11,10 @@ from torch import distributed
 from ltray.errors import StageFailed
 
 Value = TypeVar("Value")
+Says = Callable[[], str]
+"""Gives a text, empty while there is nothing to say."""
+
+HEARD_EVERY = 20  # calls: one takes milliseconds among processes, and is made after each step
 
 
 class Group:
@@ -45,6 +50,14 @@ class Group:
 
     def add_up(self, tensor: torch.Tensor) -> None:
         """Replace a tensor by the sum of all processes' own; they get the same bits."""
+
+    def heard(self, says: Says | None) -> Says:
+        """What any of the processes says, heard by all at the same call.
+
+        Args:
+            says: this process's own; None where it has nothing to say, ever.
+        """
+        return says or str
 
 
 class Processes(Group):
@@ -83,6 +96,17 @@ class Processes(Group):
 
     def add_up(self, tensor: torch.Tensor) -> None:
         distributed.all_reduce(tensor, group=self._over)
+
+    def heard(self, says: Says | None) -> Says:
+        if not any(self._objects(says is not None)):
+            return str
+        calls = count(1)
+        say = says or str
+
+        def hear() -> str:
+            return "" if next(calls) % HEARD_EVERY else next(filter(None, self._objects(say())), "")
+
+        return hear
 
     def _objects(self, mine: Value) -> list[Value]:
         found: list[Value] = [mine] * self.size

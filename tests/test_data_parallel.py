@@ -4,11 +4,15 @@ import copy
 import math
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+import own_network
 import pytest
 import torch
 from commands import (
@@ -27,12 +31,12 @@ from safetensors.torch import load_file
 from torch import nn
 
 from ltray.cluster.resources import Cluster, groups_at_once
-from ltray.errors import LtrayError, StageFailed
+from ltray.errors import LtrayError, MachineLeaves, StageFailed
 from ltray.experiment import Sweep, Train
 from ltray.files import sha256_of
 from ltray.group import ALONE, Group, Processes
 from ltray.layout import RunFolder
-from ltray.lottery.snapshot import Snapshot
+from ltray.lottery.snapshot import Snapshot, load_snapshot
 from ltray.lottery.trajectory import EpochRow, Trajectory, read_trajectory
 from ltray.models.networks import build
 from ltray.run import Run
@@ -265,6 +269,29 @@ def test_a_killed_dense_run_of_two_gives_the_bits_of_the_undisturbed_one(
     assert trajectory_bits(killed)[correct] == trajectory_bits(undisturbed)[correct]
 
 
+def leaving_dense_run(group: Group, run: Run) -> None:
+    """Train, where the second process's machine is to be taken away."""
+    notices = iter([""])
+    leaves = (lambda: next(notices, "it ends")) if group.rank else None
+    train_dense(run, 0, replace(this_place(), leaves=leaves), lambda _row: None, group)
+
+
+def test_a_notice_to_one_machine_has_the_state_written_and_all_leave(
+    pair: Crew, make_run: MakeRun
+) -> None:
+    undisturbed, left = make_run(), make_run()
+    pair.do(dense_run, undisturbed)
+    for error in pair.do(leaving_dense_run, left):
+        assert isinstance(error, MachineLeaves)
+        assert str(error) == "it ends"
+    assert not left.folder.replicate(0).trajectory.exists()
+    state = load_snapshot(left.folder.replicate(0).dense_state)
+    assert 20 < state.step < 60
+    pair.do(dense_run, left)
+    assert trajectory_of(left.folder).row["attempts"] == 2
+    assert weights_at(left.folder, 60) == weights_at(undisturbed.folder, 60)
+
+
 def weights_at(folder: RunFolder, step: int) -> dict[str, bytes]:
     """Everything in a step's file but its header, which has the seconds that training took."""
     tensors = load_file(folder.replicate(0).step(step))
@@ -346,6 +373,75 @@ def test_a_group_of_which_one_process_is_killed_gives_the_bits_of_an_undisturbed
     bare = make_run(**changes)
     pair.do(dense_run, bare)
     assert weights_at(folder, 80 * 20) == weights_at(bare.folder, 80 * 20)
+
+
+# On GPU 0 the fourth step meets a hardware error.
+ON_A_BROKEN_GPU = """\
+import os
+
+from torch import nn
+
+
+class Unlucky(nn.Linear):
+    steps = 0
+
+    def forward(self, images):
+        self.steps += self.training
+        if self.steps == 4 and "0" in os.environ["CUDA_VISIBLE_DEVICES"].split(","):
+            raise RuntimeError("CUDA error: uncorrectable ECC error encountered")
+        return super().forward(images.flatten(1))
+
+
+def unlucky(classes, channels, image_size):
+    return Unlucky(channels * image_size**2, classes)
+"""
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_group_goes_on_without_a_broken_gpu(tmp_path: Path) -> None:
+    path = own_network.written(tmp_path, ON_A_BROKEN_GPU, **TWO_GPUS, model__arch="nets.py:unlucky")
+    with pretended_gpus(3, cpus=4) as (address, _):
+        ended = run_command("dense", path, "--address", address, folder=tmp_path)
+    assert ended.status == 0, ended
+    assert ended.out.count("given no more work: GPU 0 on") == 1
+    row = trajectory_of(RunFolder(only_run(tmp_path / "runs", "small"))).row
+    assert row["cuda_visible_devices"] == "1,2"
+
+
+HOLDS_A_GPU = """
+import sys
+import time
+
+import ray
+
+from ltray.cluster.session import Connection, session
+
+class Holder:
+    def hold(self):
+        pass
+
+with session(Connection(sys.argv[1])):
+    holder = ray.remote(num_gpus=1, num_cpus=0)(Holder).remote()
+    ray.get(holder.hold.remote())
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_group_says_what_it_waits_for(two_gpus: tuple[str, int], tmp_path: Path) -> None:
+    path = write_experiment(tmp_path / "small.yaml", small_document(TWO_GPUS))
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLDS_A_GPU, two_gpus[0]], stdout=subprocess.PIPE, text=True
+    )
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == "held\n"
+    ended = run_command("dense", path, "--address", two_gpus[0], folder=tmp_path)
+    holder.communicate()
+    assert ended.status == 0, ended
+    assert "waiting: not each of 2 processes of a dense run has 1 CPU and 1 GPU; " in ended.out
 
 
 def test_a_group_may_lie_on_several_nodes_but_needs_a_gpu_for_each_process() -> None:

@@ -88,13 +88,15 @@ def test_aws_tells_when_a_spot_instance_ends(ec2: Ec2, monkeypatch: pytest.Monke
 
 def test_a_watch_tells_once() -> None:
     told: list[str] = []
-    with Watch(lambda: "it ends", told.append) as watch:
+    with Watch(lambda: "it ends", told.append, node="10.0.0.2") as watch:
+        assert watch.leaves is not None
         until = time.monotonic() + HANGS
-        while not watch.notice and time.monotonic() < until:
+        while not watch.leaves() and time.monotonic() < until:
             time.sleep(0.01)
-    assert told == ["it ends"] == [watch.notice]
-    with Watch(None, told.append) as quiet:
-        assert quiet.notice == ""
+        assert watch.leaves() == "10.0.0.2: it ends"
+    assert told == ["it ends"]
+    with Watch(None, told.append, node="10.0.0.2") as quiet:
+        assert quiet.leaves is None, "nobody says anything"
 
 
 def test_state_is_written_at_once_and_training_goes_on_from_it(make_run: MakeRun) -> None:

@@ -73,7 +73,7 @@ def test_what_no_node_has_or_will_have_is_refused() -> None:
 def test_a_waiting_sweep_says_what_is_missing_and_who_could_give_it(
     there: dict[str, float], to_come: list[NodeType], giver: str
 ) -> None:
-    said = line(7, {"cpu": 4, "gpu": 1}, there, {"CPU": 2.0}, to_come)
+    said = line("none of 7 trials has", {"cpu": 4, "gpu": 1}, there, {"CPU": 2.0}, to_come)
     gpus = f"{there.get('GPU', 0):g}"
     assert said.startswith(
         f"waiting: none of 7 trials has 4 CPUs and 1 GPU; 2 of the cluster's {there['CPU']:g} CPUs"

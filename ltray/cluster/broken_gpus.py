@@ -9,25 +9,27 @@ import json
 import os
 import subprocess
 import sys
-import time
-from collections.abc import Mapping
-from typing import Any, NoReturn
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 from ltray.errors import StageFailed
 from ltray.memory import is_out_of_memory
 from ltray.say import Say
 
-SAYS_EVERY_SECONDS = 10.0
 LOOK_SECONDS = 300.0  # a cold disk may take a while to give torch
 TAKEN = ("out of memory", "_ALLOC_FAILED", "busy or unavailable")
 HOLD_SECONDS = 60.0
 Place = tuple[str, str]
-"""a node's id, and the numbers of its GPUs as the trial saw them"""
+"""a node's id, and the numbers of its broken GPUs"""
 LOOK = """
 import torch
 for number in range(max(1, torch.cuda.device_count())):
-    ones = torch.ones(64, 64, device=f"cuda:{number}")
-    assert float((ones @ ones).sum()) == 64.0**3
+    try:
+        ones = torch.ones(64, 64, device=f"cuda:{number}")
+        assert float((ones @ ones).sum()) == 64.0**3, "wrong sums"
+    except Exception as error:
+        print(number, str(error).partition(chr(10))[0], flush=True)
 """
 
 
@@ -38,11 +40,14 @@ def is_gpu_error(error: BaseException) -> bool:
     return failed and not is_out_of_memory(error)
 
 
-def gpus_work() -> bool:
-    """Whether a fresh process can compute on the GPUs that this one sees.
+def failing_gpus(gpus: Sequence[str]) -> list[str]:
+    """The GPUs on which a fresh process cannot compute, of those that this one sees.
 
     After an error this process itself cannot, whoever made it. That it holds the GPU's memory, or
     the GPU for itself alone, says nothing of the GPU.
+
+    Args:
+        gpus: their numbers on the node.
     """
     try:
         ended = subprocess.run(
@@ -53,25 +58,42 @@ def gpus_work() -> bool:
             check=False,
         )
     except subprocess.TimeoutExpired:
-        return False
-    return ended.returncode == 0 or any(part in ended.stderr for part in TAKEN)
+        return list(gpus)
+    if ended.returncode:
+        return list(gpus)
+    found = [line.partition(" ") for line in ended.stdout.splitlines()]
+    taken = [number for number, _, error in found if any(part in error for part in TAKEN)]
+    return [gpus[int(number)] for number, _, _ in found if number not in taken]
 
 
-def keep_hold(error: BaseException) -> NoReturn:
-    """Say that this trial's GPU is broken, and stay on it until Tune ends the trial."""
+class GpuBroken(Exception):
+    """This process's GPU is; the argument says where it is, as BrokenGpus.see reads it."""
+
+
+@contextmanager
+def broken_gpus_found() -> Iterator[None]:
+    """Look at the GPUs when a block's error may be theirs.
+
+    Raises:
+        GpuBroken: one of them does not work.
+    """
     import ray
-    from ray import tune
 
-    context = ray.get_runtime_context()
-    broken = {
-        "node": ray.util.get_node_ip_address(),
-        "node_id": context.get_node_id(),
-        "gpus": os.environ.get("CUDA_VISIBLE_DEVICES", ""),
-        "error": str(error).strip().splitlines()[0],
-    }
-    while True:
-        tune.report({"rows": "[]", "records": "[]", "broken": json.dumps(broken)})
-        time.sleep(SAYS_EVERY_SECONDS)
+    try:
+        yield
+    except RuntimeError as error:
+        if not is_gpu_error(error):
+            raise
+        failing = failing_gpus(os.environ.get("CUDA_VISIBLE_DEVICES", "").split(","))
+        if not failing:
+            raise
+        told = {
+            "node": ray.util.get_node_ip_address(),
+            "node_id": ray.get_runtime_context().get_node_id(),
+            "gpus": ",".join(failing),
+            "error": str(error).strip().splitlines()[0],
+        }
+        raise GpuBroken(json.dumps(told)) from error
 
 
 class BrokenGpus:

@@ -3,16 +3,30 @@
 Tune starts it again when it fails, and rows and errors reach the driver, as for every other trial.
 """
 
+import json
 from contextlib import nullcontext
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import ray.train
+from ray import tune
+from ray.util.placement_group import placement_group, remove_placement_group
 
+from ltray.cluster.broken_gpus import GpuBroken, broken_gpus_found
 from ltray.cluster.metrics import DENSE, trial_series, unseen
 from ltray.cluster.nodes import Demands
-from ltray.cluster.trials import Reports, Row, is_due, place_of, report_error
-from ltray.errors import LtrayError
+from ltray.cluster.slots import AGAIN_AFTER_SECONDS, FIRST_AFTER_SECONDS
+from ltray.cluster.trials import (
+    Reports,
+    Row,
+    is_due,
+    place_of,
+    report_error,
+    watch_this_machine,
+)
+from ltray.errors import LtrayError, MachineLeaves
+from ltray.patience import is_storage_error, patiently
 from ltray.run import Run
 
 # Ray Train takes reports every two seconds; one that comes before the last was taken waits.
@@ -30,35 +44,62 @@ def train_in_group(  # noqa: PLR0913, PLR0917 (who, what, and where)
         worker: `cpus` and `gpus` of each.
         storage: where Ray Train's files of this launch go.
     """
-    # Not above: the driver imports this module, and would wait for torch.
-    from ray.train.torch import TorchConfig, TorchTrainer
-    from ray.tune.integration.ray_train import TuneReportCallback
-
-    from ltray.cluster.tuning import stored_in
-
     replicate = config["replicate"]
-    trainer = TorchTrainer(
-        partial(_work, run=run, wanted=wanted, replicate=replicate),
-        train_loop_config=worker,
-        # What travels on the CPU does so by gloo; for GPUs the processes add nccl themselves, since
-        # only they know whether torch sees them.
-        torch_config=TorchConfig(backend="gloo"),
-        scaling_config=ray.train.ScalingConfig(
-            num_workers=workers,
-            use_gpu=True,
-            resources_per_worker={"CPU": worker["cpus"], "GPU": worker["gpus"]},
-        ),
-        run_config=ray.train.RunConfig(
-            name=str(replicate),
-            **stored_in(storage),
-            callbacks=[TuneReportCallback()],
-            logging_config=ray.train.LoggingConfig(log_level="ERROR"),  # else it logs every row
-        ),
-    )
+
+    def train() -> None:
+        # Not above: the driver imports this module, and would wait for torch.
+        from ray.train.torch import TorchConfig, TorchTrainer
+        from ray.tune.integration.ray_train import TuneReportCallback
+
+        from ltray.cluster.tuning import stored_in
+
+        _wait_for_room(workers, worker)
+        trainer = TorchTrainer(
+            partial(_work, run=run, wanted=wanted, replicate=replicate),
+            train_loop_config=worker,
+            # What travels on the CPU does so by gloo; for GPUs the processes add nccl themselves,
+            # since only they know whether torch sees them.
+            torch_config=TorchConfig(backend="gloo"),
+            scaling_config=ray.train.ScalingConfig(
+                num_workers=workers, use_gpu=True, resources_per_worker=_resources(worker)
+            ),
+            run_config=ray.train.RunConfig(
+                name=str(replicate),
+                **stored_in(storage),
+                callbacks=[TuneReportCallback()],
+                logging_config=ray.train.LoggingConfig(log_level="ERROR"),  # else: every row
+            ),
+        )
+        try:
+            trainer.fit()
+        except ray.train.WorkerGroupError as error:
+            raise _cause(error) from None
+
     try:
-        trainer.fit()
-    except ray.train.WorkerGroupError as error:
-        report_error(_cause(error))
+        patiently(train, run.folder.path)
+    except Exception as error:  # noqa: BLE001 (it is handed on)
+        # Its processes have let go of a broken GPU, which is held before the next round.
+        report_error(error)
+
+
+def _wait_for_room(workers: int, worker: Row) -> None:
+    """Return when all processes can start, and have it said now and then what is missing.
+
+    Ray Train itself would wait in silence.
+    """
+    wanted = placement_group([_resources(worker)] * workers)
+    waits = {"processes": workers, "resources": {"cpu": worker["cpus"], "gpu": worker["gpus"]}}
+    patience = FIRST_AFTER_SECONDS
+    try:
+        while not wanted.wait(patience):
+            tune.report({"rows": "[]", "records": "[]", "waits": json.dumps(waits)})
+            patience = AGAIN_AFTER_SECONDS
+    finally:
+        remove_placement_group(wanted)
+
+
+def _resources(worker: Row) -> dict[str, float]:
+    return {"CPU": worker["cpus"], "GPU": worker["gpus"]}
 
 
 def _work(config: Row, run: Run, wanted: Demands, replicate: int) -> None:
@@ -67,11 +108,14 @@ def _work(config: Row, run: Run, wanted: Demands, replicate: int) -> None:
     from ltray.training.dense import train_dense
 
     place = place_of(config, wanted)
+    watch = watch_this_machine()
+    place = replace(place, leaves=watch.leaves)
     group = Processes(place.device)
     # Each report waits for all processes, so the first says for all when it is time.
     due = partial(is_due, every_seconds=REPORT_EVERY_SECONDS)
     series = trial_series(run, replicate, DENSE, tickets=1)
-    with series if group.rank == 0 else nullcontext(unseen) as see:
+    shown = series if group.rank == 0 else nullcontext(unseen)
+    with watch, broken_gpus_found(), shown as see:
         reports = Reports(ray.train.report, lambda sent: group.first(partial(due, sent)), see)
         train_dense(run, replicate, place, lambda row: reports.add([row], []), group)
         reports.flush()
@@ -80,10 +124,11 @@ def _work(config: Row, run: Run, wanted: Demands, replicate: int) -> None:
 def _cause(error: ray.train.WorkerGroupError) -> BaseException:
     """The error that stopped the group.
 
-    One that was raised on purpose comes first, then the processes by rank: when one process ends,
-    the others fail too, because they do not reach it any more.
+    One that tells by itself what to do comes first, then the storage's, then the processes by rank:
+    when one process ends, the others fail too, because they do not reach it any more.
     """
     failures = [error.worker_failures[rank] for rank in sorted(error.worker_failures)]
     raised = [getattr(failure, "_base_exc", failure) for failure in failures]
-    on_purpose = [one for one in raised if isinstance(one, LtrayError)]
-    return (on_purpose or raised)[0]
+    telling = [one for one in raised if isinstance(one, (LtrayError, MachineLeaves, GpuBroken))]
+    storage = [one for one in raised if is_storage_error(one)]
+    return (telling or storage or raised)[0]

@@ -68,13 +68,25 @@ def _asked(address: str, headers: dict[str, str], method: str = "GET") -> str:
 
 
 class Watch:
-    """Asks again and again, in a thread of its own, while a trial trains."""
+    """Asks again and again, in a thread of its own, while a trial trains.
 
-    def __init__(self, ask: Noticed | None, on_notice: Callable[[str], None]) -> None:
+    Args:
+        ask: None where nobody gives notice.
+        on_notice: called once.
+        node: by which people know the machine.
+    """
+
+    def __init__(self, ask: Noticed | None, on_notice: Callable[[str], None], node: str) -> None:
         self._ask = ask
         self._on_notice = on_notice
+        self._node = node
         self._stop = threading.Event()
-        self.notice = ""
+        self._notice = ""
+
+    @property
+    def leaves(self) -> Callable[[], str] | None:
+        """As a place has it."""
+        return None if self._ask is None else lambda: self._notice
 
     def __enter__(self) -> "Watch":
         if self._ask is not None:
@@ -88,7 +100,7 @@ class Watch:
         while not self._stop.is_set():
             notice = ask()
             if notice:
-                self.notice = notice
+                self._notice = f"{self._node}: {notice}"
                 self._on_notice(notice)
                 return
             self._stop.wait(ASKED_EVERY_SECONDS)

@@ -114,8 +114,6 @@ class Retraining:
             self.rows.put(record["row"], record["epochs"])
             self._check_device(record["row"])
             self._say_backend(record["row"])
-        if "leaves" in report:
-            self._say(f"a node is taken away, its pack goes on elsewhere: {report['leaves']}")
         ended = [(one["row"]["replicate"], one["row"]["ticket"]) for one in report["records"]]
         self.progress.see(report["rows"], ended)
         if time.monotonic() - self.tables_written > TABLES_EVERY_SECONDS:

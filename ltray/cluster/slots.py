@@ -70,7 +70,17 @@ class Slots:
             self._due = now + FIRST_AFTER_SECONDS
         elif now > self._due:
             self._due = now + AGAIN_AFTER_SECONDS
-            self.say(line(waiting, self.resources, *_cluster(), self._to_come))
+            found = f"none of {waiting} trials has"
+            self.say(line(found, self.resources, *_cluster(), self._to_come))
+
+    def say_group_waits(self, processes: int, resources: Mapping[str, int]) -> None:
+        """Say what a trial that only waits for processes of its own has not got for them.
+
+        Args:
+            resources: of each process.
+        """
+        found = f"not each of {processes} processes of a dense run has"
+        self.say(line(found, resources, *_cluster(), self._to_come))
 
 
 def _cluster() -> tuple[Mapping[str, float], Mapping[str, float]]:
@@ -81,7 +91,7 @@ def _cluster() -> tuple[Mapping[str, float], Mapping[str, float]]:
 
 
 def line(
-    waiting: int,
+    found: str,
     resources: Mapping[str, int],
     there: Mapping[str, float],
     free: Mapping[str, float],
@@ -90,6 +100,7 @@ def line(
     """What is said.
 
     Args:
+        found: who has not what it needs.
         there: resource -> how much the cluster has.
         free: of it.
     """
@@ -103,7 +114,7 @@ def line(
         if count
     ]
     givers = _givers(names, there, to_come)
-    return f"waiting: none of {waiting} trials has {wanted}; {', '.join(parts)}; {givers}"
+    return f"waiting: {found} {wanted}; {', '.join(parts)}; {givers}"
 
 
 def _givers(names: Mapping[str, int], there: Mapping[str, Any], to_come: Sequence[NodeType]) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 from ltray.errors import LtrayError
 
 # Ours, as text: nothing to plot.
-ROWS = ["rows", "records", "stage_failed", "broken", "leaves"]
+ROWS = ["rows", "records", "stage_failed", "broken", "leaves", "waits"]
 PROJECT = "ltray"
 
 MakeTracker = Callable[[], Any]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import ray
 from ray import tune
 
-from ltray.cluster.broken_gpus import gpus_work, is_gpu_error, keep_hold
+from ltray.cluster.broken_gpus import GpuBroken, broken_gpus_found
 from ltray.cluster.metrics import DENSE, SeeShown, trial_series, unseen
 from ltray.cluster.nodes import Demands
 from ltray.cluster.notices import Watch, drain_this_node, this_machine
@@ -35,14 +35,18 @@ SHOWN = (
 )
 REPORT_EVERY_SECONDS = 1.0  # each report waits for the driver: often is slow for small networks
 
+HOLDS_EVERY_SECONDS = 10.0
+
 Row = dict[str, Any]
+Leaves = Callable[[], str] | None
+"""As a place has it."""
 
 
 def dense_trial(config: Row, run: Run, wanted: Demands) -> None:
     """Tune's trainable for one replicate's dense run."""
     from ltray.training.dense import train_dense
 
-    def train(reports: Reports, leaves: Callable[[], str]) -> None:
+    def train(reports: Reports, leaves: Leaves) -> None:
         place = replace(place_of(config, wanted), leaves=leaves)
         train_dense(run, replicate, place, lambda row: reports.add([row], []))
 
@@ -55,7 +59,7 @@ def pack_trial(config: Row, run: Run, wanted: Demands, packs: dict[str, Pack]) -
     """Tune's trainable for one pack of tickets."""
     from ltray.training.retrain import train_pack
 
-    def train(reports: Reports, leaves: Callable[[], str]) -> None:
+    def train(reports: Reports, leaves: Leaves) -> None:
         place = replace(place_of(config, wanted), leaves=leaves)
         train_pack(run, pack, place, reports.add)
 
@@ -65,42 +69,49 @@ def pack_trial(config: Row, run: Run, wanted: Demands, packs: dict[str, Pack]) -
         _reporting(train, run, Reports(see=see))
 
 
-def _reporting(
-    train: Callable[["Reports", Callable[[], str]], None], run: Run, reports: "Reports"
-) -> None:
+def _reporting(train: Callable[["Reports", Leaves], None], run: Run, reports: "Reports") -> None:
     """Train until it is done, also where storage fails for a while; nothing said is lost.
 
     Raises:
         MachineLeaves: so that Tune starts the trial on another node.
     """
-    node = ray.util.get_node_ip_address()
-    with Watch(this_machine(), drain_this_node) as watch:
-        try:
-            patiently(partial(train, reports, lambda: watch.notice), run.folder.path)
-        except MachineLeaves as error:
-            reports.flush()
-            tune.report({"rows": "[]", "records": "[]", "leaves": f"{node}: {error}"})
-            raise
-        except LtrayError as error:
-            reports.flush()
+    try:
+        with watch_this_machine() as watch, broken_gpus_found():
+            patiently(partial(train, reports, watch.leaves), run.folder.path)
+    except GpuBroken as error:
+        reports.flush()
+        while True:  # Tune ends this trial; until then it keeps hold of the GPU
             report_error(error)
-        except RuntimeError as error:
-            if not is_gpu_error(error) or gpus_work():
-                raise
-            reports.flush()
-            keep_hold(error)
+            time.sleep(HOLDS_EVERY_SECONDS)
+    except (LtrayError, MachineLeaves) as error:
+        reports.flush()
+        report_error(error)
     reports.flush()
 
 
-def report_error(error: BaseException) -> None:
-    """Hand an error on: one raised on purpose to the driver, any other to Tune, which tries again.
+def watch_this_machine() -> Watch:
+    """For notices of its end, on which Ray places nothing more on it."""
+    return Watch(this_machine(), drain_this_node, ray.util.get_node_ip_address())
 
-    The first would only come again the same way.
+
+def report_error(error: BaseException) -> None:
+    """Hand an error on: to the driver what it makes something of, and to Tune what comes again.
+
+    Raises:
+        BaseException: the error, so that Tune starts the trial again.
     """
-    if not isinstance(error, LtrayError):
+    match error:
+        case LtrayError():  # it would only come again the same way
+            told = {"stage_failed": json.dumps([type(error).__name__, error.args])}
+        case GpuBroken():
+            told = {"broken": str(error)}
+        case MachineLeaves():
+            told = {"leaves": str(error)}
+        case _:
+            raise error
+    tune.report({"rows": "[]", "records": "[]", **told})
+    if isinstance(error, MachineLeaves):
         raise error
-    said = json.dumps([type(error).__name__, error.args])
-    tune.report({"rows": "[]", "records": "[]", "stage_failed": said})
 
 
 def is_due(sent: float, every_seconds: float = REPORT_EVERY_SECONDS) -> bool:

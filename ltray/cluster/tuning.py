@@ -197,6 +197,11 @@ class _Reporting(_Unwritten):
             if "leaves" in result:  # it fails next, and not by its own fault
                 trial.run_metadata.num_failures -= 1
             try:
+                if "leaves" in result:
+                    taken = "a node is taken away, what it trains goes on elsewhere"
+                    self._slots.say(f"{taken}: {result['leaves']}")
+                if "waits" in result:
+                    self._slots.say_group_waits(**json.loads(result["waits"]))
                 if "broken" in result:
                     self._slots.displaced.add(trial.config[self._key])
                     self._slots.broken.see(result)

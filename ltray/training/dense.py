@@ -72,7 +72,7 @@ class _DenseRun:
         self.folder = run.folder.replicate(replicate)
         self.batches = open_batches(run, place, self.data_seed, group)
         self.recipe = Recipe(run.experiment.train, self.batches.steps_per_epoch)
-        self.states = States(self._write_state, self.place.leaves)
+        self.states = States(self._write_state, group.heard(place.leaves))
         self.gpu_use = GpuUse(place.gpu_uuids)
 
     def make_whole(self) -> Trajectory:

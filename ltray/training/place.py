@@ -20,7 +20,8 @@ class Place:
         gpus: how many the process was given, also where torch finds none of them.
         threads: CPUs of the trial. On a CPU the first computes and the others only decode.
         cuda_visible_devices: as it was set for the trial; empty without GPUs.
-        leaves: gives what is said of the machine's end; empty while nothing is.
+        leaves: gives what is said of the machine's end, empty while nothing is; None where nobody
+            ever says it.
     """
 
     device: torch.device
@@ -28,7 +29,7 @@ class Place:
     threads: int
     node: str
     cuda_visible_devices: str
-    leaves: Callable[[], str] = str
+    leaves: Callable[[], str] | None = None
 
     @property
     def devices(self) -> tuple[torch.device, ...]:

@@ -91,7 +91,7 @@ class _Retraining:
         left = [one for one in pack.tickets if not self.folder.ticket(one.name).done.is_file()]
         self.tickets = {ticket.name: ticket for ticket in left}
         self.masks = {name: self._mask(ticket) for name, ticket in self.tickets.items()}
-        self.states = States(self._write_state, self.place.leaves)
+        self.states = States(self._write_state, self.place.leaves or str)
         self.choices: dict[str, Choice] = {}
 
     def train(self) -> None:

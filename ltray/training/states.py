@@ -25,18 +25,20 @@ class States:
     def __init__(self, write: Callable[[Network], None], leaves: Callable[[], str]) -> None:
         self._write = write
         self._leaves = leaves
+        self._notice = ""
         self._written = time.monotonic()
         self._took = EXPECTED_SECONDS
 
     def due(self, epoch_ended: bool) -> bool:
-        """Whether to write now."""
-        if self._leaves():
+        """Whether to write now; all processes of a group ask after the same steps."""
+        self._notice = self._leaves()
+        if self._notice:
             return True
         waited = time.monotonic() - self._written
         return waited > (self._took / LARGEST_SHARE if epoch_ended else LONGEST_LOSS_SECONDS)
 
     def write(self, networks: Sequence[Network]) -> None:
-        """Write all of these, one after the other: each goes on from its own.
+        """Write all of these, one after the other, when it is due: each goes on from its own.
 
         Raises:
             MachineLeaves: when they are written, if the machine is about to be taken away.
@@ -46,5 +48,5 @@ class States:
             self._write(network)
         self._written = time.monotonic()
         self._took = self._written - started
-        if notice := self._leaves():
-            raise MachineLeaves(notice)
+        if self._notice:
+            raise MachineLeaves(self._notice)
