@@ -58,7 +58,7 @@ def main() -> None:
     costs = driver_costs()
     requests = requests_of_a_ticket()
     print_table([{"what": name, "figure": figure} for name, figure in (costs | requests).items()])
-    simulated = [simulation(costs, requests, every) for every in (1.0, 10.0, 60.0)]
+    simulated = [simulation(costs, requests, every) for every in (1.0, 10.0, 20.0, 60.0)]
     print_table(simulated)
     if options.json:
         parts = {"speed_up": speed, "driver": costs, "store": requests, "simulated": simulated}

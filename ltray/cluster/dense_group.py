@@ -116,7 +116,7 @@ def _work(config: Row, run: Run, wanted: Demands, replicate: int) -> None:
     series = trial_series(run, replicate, DENSE, tickets=1)
     shown = series if group.rank == 0 else nullcontext(unseen)
     with watch, broken_gpus_found(), shown as see:
-        reports = Reports(ray.train.report, lambda sent: group.first(partial(due, sent)), see)
+        reports = Reports(lambda sent: group.first(partial(due, sent)), ray.train.report, see)
         train_dense(run, replicate, place, lambda row: reports.add([row], []), group)
         reports.flush()
 

@@ -33,13 +33,13 @@ SHOWN = (
     "gpu_utilisation",
     "gpu_memory_bytes",
 )
-REPORT_EVERY_SECONDS = 1.0  # each report waits for the driver: often is slow for small networks
 
 HOLDS_EVERY_SECONDS = 10.0
 
 Row = dict[str, Any]
 Leaves = Callable[[], str] | None
 """As a place has it."""
+Due = Callable[[float], bool]
 
 
 def dense_trial(config: Row, run: Run, wanted: Demands) -> None:
@@ -52,7 +52,7 @@ def dense_trial(config: Row, run: Run, wanted: Demands) -> None:
 
     replicate = config["replicate"]
     with trial_series(run, replicate, DENSE, tickets=1) as see:
-        _reporting(train, run, Reports(see=see))
+        _reporting(train, run, Reports(_due(config), see=see))
 
 
 def pack_trial(config: Row, run: Run, wanted: Demands, packs: dict[str, Pack]) -> None:
@@ -66,7 +66,7 @@ def pack_trial(config: Row, run: Run, wanted: Demands, packs: dict[str, Pack]) -
     pack = packs[config["pack"]]
     replicate = pack.tickets[0].replicate
     with trial_series(run, replicate, pack.name, len(pack.tickets)) as see:
-        _reporting(train, run, Reports(see=see))
+        _reporting(train, run, Reports(_due(config), see=see))
 
 
 def _reporting(train: Callable[["Reports", Leaves], None], run: Run, reports: "Reports") -> None:
@@ -114,9 +114,13 @@ def report_error(error: BaseException) -> None:
         raise error
 
 
-def is_due(sent: float, every_seconds: float = REPORT_EVERY_SECONDS) -> bool:
+def is_due(sent: float, every_seconds: float) -> bool:
     """Whether it is time for the next report, `sent` being when the last one went off."""
     return time.monotonic() - sent > every_seconds
+
+
+def _due(config: Row) -> Due:
+    return partial(is_due, every_seconds=config["report_every"])
 
 
 class Reports:
@@ -126,15 +130,15 @@ class Reports:
     what TensorBoard and Tune's own tables show.
 
     Args:
-        send: takes a message.
-        due: whether it is time for one, told when the last was sent.
+        due: whether it is time for a message, told when the last was sent.
+        send: takes one.
         see: is shown each message's plain numbers before it is sent.
     """
 
     def __init__(
         self,
+        due: Due,
         send: Callable[[Row], None] = tune.report,
-        due: Callable[[float], bool] = is_due,
         see: SeeShown = unseen,
     ) -> None:
         self._send = send

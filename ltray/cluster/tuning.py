@@ -17,6 +17,8 @@ from ltray.cluster.tracking import MakeTracker
 from ltray.errors import LtrayError, StageFailed
 from ltray.files import is_local
 
+REPORTS_PER_SECOND = 100.0  # at most; each takes the driver a millisecond, and its trial waits
+
 OnReport = Callable[[Mapping[str, Any]], None]
 
 
@@ -39,7 +41,8 @@ def run_trials(  # noqa: PLR0913 (each is a thing of its own, and has its name i
     what it had done. Tune's folder is written for people and TensorBoard, and never read back.
 
     Args:
-        trainable: takes a config with `key`, `cpus` and `gpus`.
+        trainable: takes a config with `key`, `cpus`, `gpus`, and `report_every`: seconds between
+            two reports, so that the driver is not kept busy by many trials.
         key: what the values are called in the config.
         slots: what each runs on; learns of broken GPUs, on which trials did nothing.
         storage: a folder of this launch; Tune's own files go below it.
@@ -65,6 +68,7 @@ def run_trials(  # noqa: PLR0913 (each is a thing of its own, and has its name i
                 key: tune.grid_search(left),
                 "cpus": slots.resources["cpu"],
                 "gpus": slots.resources["gpu"],
+                "report_every": max(1.0, len(left) / REPORTS_PER_SECOND),
             },
             tune_config=_tune_config(key, at_once),
             run_config=_run_config(name, storage, max_failures, reporting, make_tracker),
