@@ -356,6 +356,7 @@ def idx(path: Path, array: NDArray[np.uint8]) -> None:
     path.write_bytes(header + array.tobytes())
 
 
+@pytest.mark.long
 def test_torchvision_data_sets_are_read_by_their_splits(tmp_path: Path) -> None:
     pytest.importorskip("ltray.torchvision_import")
     raw = tmp_path / "MNIST" / "raw"

@@ -60,6 +60,7 @@ def test_one_image_and_many_give_the_same_bits(
         assert torch.equal(scaled_boxes(images, *crops, size), each)
 
 
+@pytest.mark.long
 @given(st.lists(st.tuples(st.integers(1, 80), st.integers(1, 80)), min_size=1, max_size=5))
 def test_scaling_many_gives_torchs_bits_at_any_size(sizes: list[tuple[int, int]]) -> None:
     boxes = np.array([(80 - height, 0, height, width) for height, width in sizes])

@@ -53,6 +53,7 @@ def test_twenty_steps_equal_those_of_the_loop(backend: str, arch: str, optimizer
     check_equal(backend, arch, optimizer, steps=20, count=3)
 
 
+@pytest.mark.long
 def test_the_first_steps_with_depthwise_convolutions_equal_those_of_the_loop() -> None:
     check_equal("fused", "mobilenet_v2", "sgd", steps=2, count=2)
 
@@ -105,6 +106,7 @@ def states_after(  # noqa: PLR0917 (what tests vary)
     return [state_of(network) for network in pack]
 
 
+@pytest.mark.long
 def test_masked_weights_and_their_state_stay_exactly_zero_over_200_steps() -> None:
     for keys in OPTIMIZERS.values():
         for backend in UNCOMPILED:
@@ -175,7 +177,7 @@ def test_a_network_whose_loss_is_not_finite_disturbs_no_other() -> None:
     [
         ("fused", "resnet20"),
         ("csr", "lenet_300_100"),
-        pytest.param("compiled_loop", "conv2", marks=COMPILES),
+        pytest.param("compiled_loop", "conv2", marks=(COMPILES, pytest.mark.long)),
         pytest.param("compiled_fused", "resnet20", marks=(COMPILES, pytest.mark.slow)),
     ],
 )
@@ -203,6 +205,7 @@ def test_evaluated_between_steps_all_gives_what_the_loop_gives(backend: str, arc
     assert_equal(states["loop"], states[backend])
 
 
+@pytest.mark.long
 def test_a_trial_compiles_on_its_own_cpus_only() -> None:
     code = (
         "from ltray.training.place import this_place; this_place(threads=3);"

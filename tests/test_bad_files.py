@@ -93,6 +93,7 @@ def test_no_cluster_at_the_address(tmp_path: Path, digits_shards: Path) -> None:
     assert "--address" in ended.err
 
 
+@pytest.mark.long
 def test_a_store_that_lets_nobody_in_is_refused_and_makes_no_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 from cluster_files import ROOT, File, read
 
+pytestmark = pytest.mark.long
+
 GPU_KINDS = ["gpu_spot", "gpu_on_demand"]
 BIN = Path(sys.executable).parent
 

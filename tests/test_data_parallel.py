@@ -51,6 +51,8 @@ from ltray.training.recipe import Recipe
 from ltray.training.shared_network import SharedNetwork
 from ltray.training.start import open_batches, untrained
 
+pytestmark = pytest.mark.long
+
 ODD_BATCH = 7  # the two processes have 3 and 4 images of it
 
 

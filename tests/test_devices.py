@@ -36,6 +36,8 @@ from ltray.training.backends.trial import choose
 from ltray.training.network import Network
 from ltray.training.place import memory_for_pack, this_place
 
+pytestmark = pytest.mark.long
+
 ON_A_GPU = (
     pytest.mark.gpu,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),

@@ -32,6 +32,8 @@ from ltray.data.verify import verify
 from ltray.errors import LtrayError
 from ltray.layout import DataFolder
 
+pytestmark = pytest.mark.long
+
 PIXELS = Pixels(image_size=8, resize="crop", encoding="raw", channels=3)
 MORE_MEMORY_MIB = 300
 many = settings(max_examples=150, suppress_health_check=list(HealthCheck))

@@ -114,6 +114,7 @@ def without_operators(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     return output.splitlines()
 
 
+@pytest.mark.long
 def test_classics_are_built_without_importing_torchvision(without_operators: list[str]) -> None:
     assert without_operators[0] == "False"
 

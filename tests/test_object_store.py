@@ -42,6 +42,8 @@ from ltray.training.dense import train_dense
 from ltray.training.place import this_place
 from ltray.training.retrain import train_pack
 
+pytestmark = pytest.mark.long
+
 MINI = SHARED / "ilsvrc2012-mini"
 EXPERIMENT = """
 name: stored

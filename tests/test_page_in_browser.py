@@ -18,6 +18,7 @@ from ltray.training.place import this_place
 from ltray.training.retrain import train_pack
 
 
+@pytest.mark.long
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
 def test_the_page_opens_without_console_messages_or_requests(
     make_run: MakeRun, tmp_path: Path

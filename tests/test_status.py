@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
 from commands import run as command
 from conftest import MakeRun
 
@@ -77,6 +78,7 @@ def test_tells_who_drives_and_what_it_said_last(make_run: MakeRun) -> None:
         assert "silent for" in line
 
 
+@pytest.mark.long
 def test_the_command_answers_without_ray(make_run: MakeRun, tmp_path: Path) -> None:
     run = make_run()
     half_done(run)

@@ -135,8 +135,8 @@ def test_dropout_comes_from_the_step_and_not_from_the_process(
     make_run: MakeRun, place: Place
 ) -> None:
     run = make_run(
-        model__arch="alexnet",
-        data__image_size=64,
+        model__arch="mobilenet_v2",
+        data__image_size=32,
         data__train_limit=60,
         data__encoding="raw",
         prune__sparsities=[0],
@@ -201,6 +201,7 @@ def _of_shape(state: dict[str, torch.Tensor], like: torch.Tensor) -> list[torch.
     return [part for part in state.values() if part.shape == like.shape]
 
 
+@pytest.mark.long
 def test_tickets_do_not_depend_on_how_they_are_packed(make_run: MakeRun, place: Place) -> None:
     bits = []
     for size in (1, 2, 6):
@@ -217,6 +218,7 @@ class Killed(Exception):
     pass
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("backend", ["loop", "fused", "csr"])
 @pytest.mark.parametrize("evaluate_every", ["epoch", 7])
 def test_a_pack_stopped_anywhere_ends_with_the_same_bits(
