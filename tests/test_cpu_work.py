@@ -59,8 +59,9 @@ def test_cpu_work_goes_to_nodes_without_gpus_or_says_that_it_waits_for_them() ->
             timeout=120,
         )
     assert ended.returncode == 0, ended.stderr
-    tasks, parts, waiting, later = ended.stdout.splitlines()
+    tasks, where, parts, waiting, later = ended.stdout.splitlines()
     assert tasks == "tasks {False}"
+    assert where == "prepare: on the 2 CPUs of nodes without GPUs"
     assert parts == "parts {False} 8"
     assert waiting == (
         "waiting: masks has no CPU on nodes without GPUs, which have 2; 2 of the cluster's 4 CPUs"

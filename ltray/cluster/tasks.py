@@ -95,7 +95,8 @@ class CpuWork:
         data_set = ray.data.from_items(rows, override_num_blocks=len(rows)).map(
             _on_row, fn_kwargs={"work": work}, **self._options
         )
-        if self._cpus:  # else Ray Data would have an autoscaler start nodes of all kinds
+        if self._cpus:  # without a limit Ray Data has an autoscaler start nodes of all kinds
+            self._say(f"{stage}: on the {self._cpus} CPUs of nodes without GPUs")
             limit = ray.data.ExecutionResources(cpu=self._cpus)
             data_set.context.execution_options.resource_limits = limit
         done: list[Done] = []
