@@ -69,6 +69,21 @@ def is_local(path: Path) -> bool:
     return isinstance(path, Path)
 
 
+def is_there(path: Path) -> bool:
+    """Whether there is a file; `path.is_file()` says no of a store that does not answer, too.
+
+    Raises:
+        Exception: the store does not answer, or lets nobody ask.
+    """
+    if is_local(path):
+        return path.is_file()
+    store = cast("Any", path)
+    try:
+        return bool(store.fs.info(store.path)["type"] == "file")
+    except FileNotFoundError:
+        return False
+
+
 def open_to_read(path: Path) -> BinaryIO:
     """A file to be read at several places, from its beginning to its end."""
     if is_local(path):

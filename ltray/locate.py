@@ -17,7 +17,7 @@ from ltray.experiment import (
     resolve,
 )
 from ltray.experiment_file import read_experiment
-from ltray.files import at, is_local, write_whole
+from ltray.files import at, is_local, is_there, write_whole
 from ltray.layout import RunFolder, data_folder, run_folder
 from ltray.models.names import check_arch
 from ltray.own_code import OwnCode, is_own_code
@@ -114,7 +114,7 @@ def write_experiment(run: Run) -> None:
 
 
 def _write_if_other(path: Path, content: bytes) -> None:
-    if not path.is_file() or path.read_bytes() != content:
+    if not is_there(path) or path.read_bytes() != content:
         write_whole(path, content)
 
 
@@ -183,7 +183,7 @@ def _fitting(experiment: Experiment, network: OwnCode | None, root: Path) -> lis
 
 def _read_run(folder: RunFolder) -> Run:
     """The run of a folder, whose experiment.yaml must still say what gave the folder its name."""
-    if not folder.experiment.is_file():
+    if not is_there(folder.experiment):
         found = f"is no run: it has no {folder.experiment.name}"
         raise LtrayError(str(folder.path), found, "name the folder <root>/<name>-<8 hex>")
     header = HEADER.match(folder.experiment.read_text())

@@ -23,6 +23,7 @@ from commands import HANGS, finish, start
 from commands import write_experiment as write_experiment_file
 from conftest import prepare_without_ray, small_document
 
+from ltray import files
 from ltray.analysis.results import Rows, collect, read_results, write_tables
 from ltray.cluster.lease import only_driver
 from ltray.data import batches as batches_module
@@ -33,14 +34,16 @@ from ltray.data.node_cache import on_this_node
 from ltray.data.verify import verify
 from ltray.errors import LtrayError
 from ltray.experiment_file import read_experiment
-from ltray.files import at, names_below, remove_folder, write_whole
+from ltray.files import at, is_there, names_below, remove_folder, write_whole
 from ltray.locate import locate, locate_experiment, write_experiment
 from ltray.lottery.pruning import make_masks
 from ltray.lottery.tickets import ready
+from ltray.patience import is_storage_error
 from ltray.run import Run
 from ltray.training.dense import train_dense
 from ltray.training.place import this_place
 from ltray.training.retrain import train_pack
+from ltray.training.start import begin
 
 pytestmark = pytest.mark.long
 
@@ -314,6 +317,22 @@ def test_what_is_done_in_a_store_is_not_done_again(
     whole = trained(run)
     assert len(whole.tickets) == 6
     assert all(whole.tickets[one] == row for one, row in first.tickets.items())
+
+
+def test_a_store_that_does_not_answer_is_not_one_without_files(
+    bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = digits(f"{bucket}/silent", tmp_path)
+    attempts = run.folder.replicate(0).ticket("some").attempts
+    assert not is_there(attempts)
+    begin(attempts)
+    assert is_there(attempts)
+    assert not is_there(attempts.parent), "a folder"
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    monkeypatch.setattr(files, "S3_PATIENCE", {"retries": {"max_attempts": 1}})
+    with pytest.raises(Exception, match="Could not connect") as raised:
+        begin(at(str(attempts), "--root"))
+    assert is_storage_error(raised.value), "which is tried again"
 
 
 def test_a_run_in_a_store_is_found_by_its_folder(bucket: str, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from ltray.analysis.results import DENSE, Rows, collect
 from ltray.analysis.statistics import answers
 from ltray.analysis.templates import rendered
 from ltray.experiment import Experiment
-from ltray.files import read_json, write_whole
+from ltray.files import is_there, read_json, write_whole
 from ltray.layout import RunFolder
 
 _TEMPLATE = "report.html.jinja"
@@ -47,7 +47,7 @@ def _content(run: RunFolder, experiment: Experiment, rows: Rows) -> dict[str, An
     return {
         "run": run,
         "experiment": experiment,
-        "yaml": run.experiment.read_text() if run.experiment.is_file() else None,
+        "yaml": run.experiment.read_text() if is_there(run.experiment) else None,
         "margin": experiment.report.margin,
         "reset_points": sorted(experiment.reset.epochs),
         "prunable": rows.prunable,
@@ -84,7 +84,7 @@ def _findings(
 
 
 def _costs(run: RunFolder, dense: Sequence[Row], done: Sequence[Row]) -> dict[str, Any]:
-    launches = read_json(run.launches)["launches"] if run.launches.is_file() else []
+    launches = read_json(run.launches)["launches"] if is_there(run.launches) else []
     trained = [*dense, *done]
     return {
         "launches": launches,

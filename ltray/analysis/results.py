@@ -24,7 +24,7 @@ from ltray.analysis.columns import (
 from ltray.errors import LtrayError
 from ltray.experiment import Experiment
 from ltray.experiment_file import read_experiment
-from ltray.files import at, names_below, read_all, write_whole
+from ltray.files import at, is_there, names_below, read_all, write_whole
 from ltray.layout import ReplicateFolder, RunFolder
 from ltray.lottery.tickets import TicketKey
 from ltray.lottery.trajectory import read_trajectory
@@ -121,7 +121,7 @@ def read_results(run_path: Path | str) -> Results:
     run = RunFolder(at(str(run_path), "run_path"))
     experiment = _experiment_of(run)
     margin = experiment.report.margin
-    if run.tickets_table.is_file() and run.epochs_table.is_file():
+    if is_there(run.tickets_table) and is_there(run.epochs_table):
         tickets = _judged(_read_table(run.tickets_table), margin)
         epochs = _read_table(run.epochs_table)
     else:
@@ -245,7 +245,7 @@ def _data_frame(table: pa.Table) -> "pd.DataFrame":
 
 
 def _experiment_of(run: RunFolder) -> Experiment:
-    if not run.experiment.is_file():
+    if not is_there(run.experiment):
         raise LtrayError(
             str(run.path),
             f"is not a run: it has no {run.experiment.name}",

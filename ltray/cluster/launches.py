@@ -13,7 +13,7 @@ from ltray.cluster.broken_gpus import BrokenGpus
 from ltray.cluster.nodes import Demands
 from ltray.cluster.resources import Cluster
 from ltray.cluster.tracking import MakeTracker
-from ltray.files import read_json, write_json
+from ltray.files import is_there, read_json, write_json
 from ltray.layout import RunFolder
 
 PACKAGES = ("ltray", "ray", "torch")
@@ -39,7 +39,7 @@ class Launch:
         self.broken = broken
         self.make_tracker = make_tracker
         self._path = run.launches
-        self._before = read_json(self._path)["launches"] if self._path.is_file() else []
+        self._before = read_json(self._path)["launches"] if is_there(self._path) else []
         self._started = datetime.now(UTC)
         self._stages: dict[str, float] = {}
         self._machine: dict[str, Any] = {}

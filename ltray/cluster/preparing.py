@@ -13,7 +13,7 @@ from ltray.data.fingerprint import source_facts
 from ltray.data.manifest import Manifest, read_manifest, write_manifest
 from ltray.data.shards import plan, write_part
 from ltray.errors import LtrayError, StageFailed
-from ltray.files import is_local, remove_folder
+from ltray.files import is_local, is_there, remove_folder
 from ltray.layout import DataFolder
 from ltray.run import Run
 from ltray.say import Say
@@ -34,7 +34,7 @@ def prepare(run: Run, cpu_work: CpuWork, say: Say) -> Manifest:
         LtrayError: the source is not what it should be.
         StageFailed: a part could not be written.
     """
-    if run.data.manifest.is_file():
+    if is_there(run.data.manifest):
         remove_copies(run, say)  # of ours, if another run's command made the shards after a crash
         return read_manifest(run.data)
     _say_other_copies(run, say)

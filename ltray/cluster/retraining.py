@@ -15,7 +15,7 @@ from ltray.cluster.metrics import SweepSeries
 from ltray.cluster.progress import Progress
 from ltray.cluster.slots import Slots
 from ltray.experiment import as_written
-from ltray.files import read_json, remove, write_json
+from ltray.files import is_there, read_json, remove, write_json
 from ltray.lottery.tickets import Pack, Ticket, TicketKey, grid, key, ready, ticket_columns
 from ltray.lottery.trajectory import Trajectory
 from ltray.patience import check_room, is_storage_error, patiently
@@ -156,7 +156,7 @@ class Retraining:
         """Read what ended on disk but whose report was lost with its worker."""
         for ticket in pack.tickets:
             done = self.run.folder.replicate(ticket.replicate).ticket(ticket.name).done
-            if key(ticket) not in self.rows.tickets and done.is_file():
+            if key(ticket) not in self.rows.tickets and is_there(done):
                 record = read_json(done)
                 self.rows.put(record["row"], record["epochs"])
 
@@ -171,7 +171,7 @@ class Retraining:
 
     def _fail(self, ticket: Ticket, pack: Pack, error: str) -> None:
         folder = self.run.folder.replicate(ticket.replicate).ticket(ticket.name)
-        attempts = read_json(folder.attempts)["attempts"] if folder.attempts.is_file() else 0
+        attempts = read_json(folder.attempts)["attempts"] if is_there(folder.attempts) else 0
         row = {
             **dict.fromkeys(TICKET_COLUMNS),
             **ticket_columns(ticket, self.trajectories[ticket.replicate]),

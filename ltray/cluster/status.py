@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from ltray.analysis.results import Rows, collect
 from ltray.cluster.lease import LAPSES_AFTER_SECONDS, holder
 from ltray.cluster.progress import duration
-from ltray.files import names_below
+from ltray.files import is_there, names_below
 from ltray.lottery.tickets import TicketKey, grid, key
 from ltray.run import Run
 
@@ -53,7 +53,7 @@ def _dense_lines(run: Run, rows: Rows) -> Iterator[str]:
         if row is not None:
             accuracy = f"validation {row['val_top1']:.4f}, test {row['test_top1']:.4f}"
             yield f"dense run, replicate {number}: done, {accuracy}"
-        elif run.folder.replicate(number).dense_attempts.is_file():
+        elif is_there(run.folder.replicate(number).dense_attempts):
             yield f"dense run, replicate {number}: begun"
         else:
             yield f"dense run, replicate {number}: not begun"

@@ -1,6 +1,7 @@
 """From a trajectory to the mask files of an experiment."""
 
 from ltray.experiment import Experiment, as_written
+from ltray.files import is_there
 from ltray.layout import ReplicateFolder
 from ltray.lottery.criteria import magnitude
 from ltray.lottery.masks import dead_layers, make_mask, save_mask
@@ -13,7 +14,7 @@ def missing_masks(experiment: Experiment, folder: ReplicateFolder) -> list[float
     """The levels whose mask is not there yet."""
     levels = experiment.prune.sparsities
     return [
-        level for level in levels if not folder.mask(mask_name(experiment.prune, level)).exists()
+        level for level in levels if not is_there(folder.mask(mask_name(experiment.prune, level)))
     ]
 
 

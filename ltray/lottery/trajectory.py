@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict
 
 from ltray.errors import LtrayError, did_you_mean
 from ltray.experiment import Prune
-from ltray.files import read_json, write_json
+from ltray.files import is_there, read_json, write_json
 from ltray.layout import ReplicateFolder
 
 EpochRow = dict[str, Any]
@@ -39,7 +39,7 @@ class Trajectory(BaseModel):
     def has_step(self, folder: ReplicateFolder, step: int) -> bool:
         """Whether the weights after `step` steps were saved."""
         path = folder.step(step)
-        return path.name in self.sha256 and path.is_file()
+        return path.name in self.sha256 and is_there(path)
 
 
 def read_trajectory(folder: ReplicateFolder) -> Trajectory | None:
@@ -48,7 +48,7 @@ def read_trajectory(folder: ReplicateFolder) -> Trajectory | None:
     Raises:
         LtrayError: trajectory.json is not what this version writes.
     """
-    if not folder.trajectory.is_file():
+    if not is_there(folder.trajectory):
         return None
     try:
         return Trajectory.model_validate(read_json(folder.trajectory))

@@ -8,7 +8,7 @@ import torch
 
 from ltray.errors import StageFailed
 from ltray.experiment import replicate_seeds, step_of
-from ltray.files import remove, sha256_of
+from ltray.files import is_there, remove, sha256_of
 from ltray.group import ALONE, Group
 from ltray.lottery.snapshot import Snapshot, load_snapshot, save_snapshot
 from ltray.lottery.trajectory import EpochRow, Trajectory, read_trajectory, write_trajectory
@@ -163,7 +163,7 @@ class _DenseRun:
         """The last step that was saved later than `after` and not later than `until`."""
         files = [*self.folder.trajectory.parent.glob("step-*.safetensors")]
         steps = {int(path.stem.removeprefix("step-")): path for path in files}
-        if self.folder.dense_state.is_file():
+        if is_there(self.folder.dense_state):
             steps[load_snapshot(self.folder.dense_state).step] = self.folder.dense_state
         saved = [step for step in steps if after < step <= until]
         return load_snapshot(steps[max(saved)]) if saved else None

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from ltray.experiment import step_of
-from ltray.files import read_json, remove, write_json
+from ltray.files import is_there, read_json, remove, write_json
 from ltray.lottery.masks import Mask, dead_layers, kept_weights, load_mask
 from ltray.lottery.snapshot import Snapshot, load_snapshot, load_weights, save_snapshot
 from ltray.lottery.tickets import Pack, Ticket, ticket_columns
@@ -52,7 +52,7 @@ def train_pack(run: Run, pack: Pack, place: Place, on_progress: OnProgress) -> N
     """
     replicate = run.folder.replicate(pack.tickets[0].replicate)
     ended = [replicate.ticket(ticket.name).done for ticket in pack.tickets]
-    before = [read_json(path) for path in ended if path.is_file()]
+    before = [read_json(path) for path in ended if is_there(path)]
     if before:
         on_progress([], before)
     if len(before) < len(ended):
@@ -88,7 +88,7 @@ class _Retraining:
         self.trajectory: Trajectory = trajectory
         self.batches = open_batches(run, place, pack.tickets[0].data_seed)
         self.recipe = Recipe(run.experiment.train, self.batches.steps_per_epoch)
-        left = [one for one in pack.tickets if not self.folder.ticket(one.name).done.is_file()]
+        left = [one for one in pack.tickets if not is_there(self.folder.ticket(one.name).done)]
         self.tickets = {ticket.name: ticket for ticket in left}
         self.masks = {name: self._mask(ticket) for name, ticket in self.tickets.items()}
         self.states = States(self._write_state, self.place.leaves or str)
@@ -197,7 +197,7 @@ class _Retraining:
     def _start(self, ticket: Ticket) -> Snapshot:
         """Where the ticket goes on, or the reset point's weights with nothing of its optimizer."""
         state = self.folder.ticket(ticket.name).state
-        if state.is_file():
+        if is_there(state):
             return load_snapshot(state)
         weights = load_weights(self.folder.step(self._reset_step(ticket)))
         return Snapshot(step=self._first_step(ticket), model=weights)

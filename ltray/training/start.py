@@ -11,7 +11,7 @@ import torch
 from ltray.data.batches import Batches, DataSet, open_data_set
 from ltray.data.manifest import read_manifest
 from ltray.experiment import Data
-from ltray.files import read_json, write_json
+from ltray.files import is_there, read_json, write_json
 from ltray.group import ALONE, Group
 from ltray.layout import DataFolder
 from ltray.models.networks import build
@@ -81,7 +81,7 @@ def chosen(attempts: Path, device: str) -> Choice | None:
 
 
 def _begun(attempts: Path) -> dict[str, Any]:
-    return read_json(attempts) if attempts.is_file() else {"attempts": 0}
+    return read_json(attempts) if is_there(attempts) else {"attempts": 0}
 
 
 def now() -> str:
