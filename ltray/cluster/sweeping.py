@@ -25,7 +25,7 @@ from ltray.data.manifest import Manifest, PartFile, read_manifest
 from ltray.data.selection import image_counts
 from ltray.data.verify import PartReading, verify
 from ltray.errors import InvalidExperiment, LtrayError
-from ltray.files import is_local, remove_abandoned
+from ltray.files import is_local, is_there, remove_abandoned
 from ltray.locate import write_experiment
 from ltray.lottery.tickets import grid, key
 from ltray.lottery.trajectory import Trajectory
@@ -46,10 +46,10 @@ def prepare_run(run: Run, connection: Connection, say: Say, checksums: bool = Fa
     """
     with _only_driver(run) as lease:
         say = lease.also(say)
-        prepared = run.data.manifest.is_file()
+        prepared = is_there(run.data.manifest)
         if prepared and not checksums:
             write_experiment(run)
-            if not run.data.card.is_file():  # killed between manifest and card
+            if not is_there(run.data.card):  # killed between manifest and card
                 write_card(run.data)
             remove_copies(run, say)
             say(f"already prepared: {run.data.path}")
@@ -102,7 +102,7 @@ def dense_run(
             return whole
         with _launch(run, lease, connection, say, track) as (launch, cluster):
             whole = _dense_stages(run, launch, cluster, say)
-        write_tables(run.folder, collect(run.folder), run.experiment.report.margin)
+        patiently(partial(_write_tables, run), run.folder.path)
         return whole
 
 
@@ -120,7 +120,7 @@ def sweep_run(run: Run, connection: Connection, say: Say, track: str | None = No
     keys = [key(ticket) for ticket in grid(run.experiment)]
     with _only_driver(run) as lease:
         say = lease.also(say)
-        rows = collect(run.folder)
+        rows = patiently(partial(collect, run.folder), run.folder.path)
         ended = [one for one in keys if one in rows.tickets and not _failed(rows, one)]
         say(_grid_line(run, len(keys), len(ended)))
         if len(ended) < len(keys):
@@ -154,17 +154,18 @@ def _sweep(  # noqa: PLR0913, PLR0917 (what a launch needs)
             rows.put_dense(replicate, trajectory.row, trajectory.epochs, trajectory.prunable)
         sweep = run.experiment.sweep
         resources = trial_resources(sweep, cluster, sweep.gpus_per_trial)
-        slots = Slots(resources, cluster.to_come, launch.broken, say, series.packs)
+        slots = Slots(resources, cluster, launch.broken, say, series.packs)
         storage = run.folder.tune(launch.name)
         with launch.stage("retrainings"):
             try:
                 Retraining(run, launch, trajectories, rows, slots, storage, say, series).finish()
             finally:
+                lease.check()  # they would be older than those of a driver that took over
                 tables = partial(write_tables, run.folder, rows, run.experiment.report.margin)
                 patiently(tables, run.folder.path)
         patiently(launch.write, run.folder.path)  # the report shows it
         with launch.stage("report"):
-            _show(run, rows, say)
+            patiently(partial(_show, run, rows, say), run.folder.path)
 
 
 @contextmanager
@@ -182,7 +183,7 @@ def _launch(
     for folder in (run.folder.path, run.data.path):
         remove_abandoned(folder)
     with ExitStack() as stack:
-        stack.callback(partial(patiently, launch.write, run.folder.path))
+        stack.callback(_write_launch, run, launch, lease)
         with launch.stage("start Ray"):
             cluster = stack.enter_context(session(connection, run.folder.path.name))
         if cluster.joined:
@@ -195,6 +196,11 @@ def _launch(
             stack.enter_context(only_driver_here(run.folder))
             check_nodes(launch.demands)
         yield launch, cluster
+
+
+def _write_launch(run: Run, launch: Launch, lease: Lease) -> None:
+    lease.check()
+    patiently(launch.write, run.folder.path)
 
 
 def _dense_stages(run: Run, launch: Launch, cluster: Cluster, say: Say) -> dict[int, Trajectory]:
@@ -224,6 +230,10 @@ def _check_counts(run: Run, manifest: Manifest, say: Say) -> None:
         say(f"warning: {warning}")
 
 
+def _write_tables(run: Run) -> None:
+    write_tables(run.folder, collect(run.folder), run.experiment.report.margin)
+
+
 def _show(run: Run, rows: Rows, say: Say) -> None:
     from ltray.analysis.page import write_report
 
@@ -239,7 +249,7 @@ def _is_shown(run: Run) -> bool:
         return False  # a store tells seconds only
     shown = [folder.report, folder.tickets_table, folder.epochs_table]
     shows = [folder.experiment, *folder.path.glob("replicate-*/tickets/*/*.json")]
-    if not all(path.is_file() for path in shown):
+    if not all(is_there(path) for path in shown):
         return False
     oldest = min(path.stat().st_mtime_ns for path in shown)
     return all(path.stat().st_mtime_ns < oldest for path in shows)
