@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from commands import local_cluster
@@ -9,11 +10,13 @@ from commands import local_cluster
 from ltray.cluster.autoscaling import NodeType
 from ltray.cluster.resources import Cluster
 
-GPU_TYPE = NodeType("gpu_worker", (16, 4), at_least=0, at_most=5)
-UNKNOWN_TYPE = NodeType("rack", None, at_least=0, at_most=5)
+GPU_TYPE = NodeType("gpu_worker", (16, 4), at_least=0, at_most=5, of_all=8)
+UNKNOWN_TYPE = NodeType("rack", None, at_least=0, at_most=5, of_all=8)
 PROGRAM = """
 import sys
 import time
+from functools import partial
+from pathlib import Path
 from types import SimpleNamespace
 
 import ray
@@ -31,6 +34,9 @@ def has_gpus(_part):
 def part_has_gpus(part):
     return SimpleNamespace(rows=1, has_gpus=has_gpus(part))
 
+def started(folder, number):
+    Path(folder, str(number)).touch()
+
 def hold(seconds):
     time.sleep(seconds)
 
@@ -38,6 +44,10 @@ tasks.FIRST_AFTER_SECONDS = 1.0
 with session(Connection(sys.argv[1])) as cluster:
     work = tasks.CpuWork(cluster, say=print)
     print("tasks", set(work.on_each(has_gpus, range(8), "masks")))
+    results = work.on_each(partial(started, sys.argv[2]), range(8), "prepare")
+    next(results)
+    time.sleep(2.0)
+    print("at once", len(list(Path(sys.argv[2]).iterdir())), len(list(results)))
     done = work.on_each_part(part_has_gpus, range(8), "prepare")
     print("parts", {one.has_gpus for one in done}, len(done))
     [head] = [node["NodeID"] for node in ray.nodes() if "GPU" not in node["Resources"]]
@@ -49,18 +59,19 @@ with session(Connection(sys.argv[1])) as cluster:
 
 
 @pytest.mark.ray
-def test_cpu_work_goes_to_nodes_without_gpus_or_says_that_it_waits_for_them() -> None:
+def test_cpu_work_goes_to_nodes_without_gpus_or_says_that_it_waits_for_them(tmp_path: Path) -> None:
     with local_cluster({}, {}, gpus=[0, 2]) as address:
         ended = subprocess.run(
-            [sys.executable, "-c", PROGRAM, address],
+            [sys.executable, "-c", PROGRAM, address, tmp_path],
             check=False,
             capture_output=True,
             text=True,
             timeout=120,
         )
     assert ended.returncode == 0, ended.stderr
-    tasks, where, parts, waiting, later = ended.stdout.splitlines()
+    tasks, at_once, where, parts, waiting, later = ended.stdout.splitlines()
     assert tasks == "tasks {False}"
+    assert at_once == "at once 2 7", "more would call for nodes with GPUs"
     assert where == "prepare: on the 2 CPUs of nodes without GPUs"
     assert parts == "parts {False} 8"
     assert waiting == (

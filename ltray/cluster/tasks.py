@@ -62,10 +62,14 @@ class CpuWork:
 
         self._wait_for_a_cpu(stage)
         call = ray.remote(_call).options(**self._options)
-        tasks = [call.remote(work, part) for part in parts]
+        at_once = self._cpus or len(parts)  # more would have an autoscaler start nodes with GPUs
+        tasks: list[Any] = []
         try:
-            for task in tasks:
-                yield ray.get(task)
+            for number in range(len(parts)):
+                ahead = parts[len(tasks) : number + at_once]
+                tasks += [call.remote(work, part) for part in ahead]
+                self._wait(tasks[number], stage)
+                yield ray.get(tasks[number])
         except ray.exceptions.RayError as error:
             raise stage_error(stage, error) from error
         finally:
@@ -133,6 +137,15 @@ class CpuWork:
                 " what holds the rest"
             )
 
+    def _wait(self, task: Any, stage: str) -> None:
+        """Return when a task has ended, and say when the nodes that it is meant for are gone."""
+        import ray
+
+        while not ray.wait([task], timeout=AGAIN_AFTER_SECONDS, fetch_local=False)[0]:
+            nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+            if self._cpus and not any("CPU" in one and "GPU" not in one for one in nodes):
+                self._say(f"waiting: {stage} has no node without GPUs any more; start one")
+
 
 def _call(work: Callable[[Part], Result], part: Part) -> Result:
     return work(part)
@@ -144,6 +157,8 @@ def _nothing() -> None: ...
 def _end(tasks: Sequence[Any]) -> None:
     import ray
 
+    if not tasks:
+        return
     _, running = ray.wait(list(tasks), num_returns=len(tasks), timeout=0, fetch_local=False)
     for task in running:
         ray.cancel(task, force=True)
