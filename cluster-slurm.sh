@@ -56,7 +56,12 @@ HEAD_IP=$(python -c 'import ray; print(ray.util.get_node_ip_address())')
 export GCS_PORT DASHBOARD_PORT CLIENT_PORT HEAD_IP RAY_ADDRESS="$HEAD_IP:$GCS_PORT"
 
 start_node() {  # on each node, and as long as the job: Ray with what Slurm gave
-  mkdir -p -m 700 "$RAY_TMPDIR"
+  # Ray's sockets ask for no token: a folder that somebody else made first will not do.
+  mkdir -m 700 "$RAY_TMPDIR" 2>/dev/null || [[ -O $RAY_TMPDIR && ! -L $RAY_TMPDIR ]] || {
+    echo "$RAY_TMPDIR on $(hostname) is not this job's" >&2
+    exit 1
+  }
+  chmod 700 "$RAY_TMPDIR"
   local agent metrics
   read -r agent metrics <<<"$(free_ports 2)"
   local options=(--block --disable-usage-stats
