@@ -133,13 +133,13 @@ def _part(asked: dict[str, Any]) -> dict[str, float]:
     nodes = Nodes(asked["nodes"], num_cpus=1)
     reported: list[float] = []
     try:
-        with tempfile.TemporaryDirectory() as folder, session(Connection(nodes.address)):
+        with tempfile.TemporaryDirectory() as folder, session(Connection(nodes.address)) as cluster:
             before, started = _used(), time.perf_counter()
             errors = run_trials(
                 partial(_trial, sleep=asked["sleep"], reports=asked.get("reports", 1)),
                 "pack",
                 [f"trial-{number}" for number in range(asked["trials"])],
-                slots=Slots({"cpu": 1, "gpu": 0}, (), BrokenGpus(quiet), quiet),
+                slots=Slots({"cpu": 1, "gpu": 0}, cluster, BrokenGpus(quiet), quiet),
                 storage=Path(folder),
                 max_failures=1,
                 on_report=lambda _report: reported.append(time.perf_counter()),

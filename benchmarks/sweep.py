@@ -40,6 +40,7 @@ from measuring import conditions, print_table, summary, write_json
 from ltray.cluster.broken_gpus import BrokenGpus
 from ltray.cluster.lease import only_driver
 from ltray.cluster.nodes import Demands, demands
+from ltray.cluster.resources import Cluster
 from ltray.cluster.session import Connection, session
 from ltray.cluster.slots import Slots
 from ltray.cluster.trials import pack_trial
@@ -111,9 +112,9 @@ def idle_trials(_options: argparse.Namespace) -> list[dict[str, Any]]:
         run = locate(DEFAULT, Path(root))
         started = time.perf_counter()
         ended: list[float] = []
-        with only_driver(run.folder) as lease, session(Connection()):
+        with only_driver(run.folder) as lease, session(Connection()) as cluster:
             begun = time.perf_counter()
-            trials_of_done_tickets(run, demands(run.folder, lease.token), ended)
+            trials_of_done_tickets(run, demands(run.folder, lease.token), cluster, ended)
     each = [after - before for before, after in pairwise(ended)]
     return [
         {"what": "starting Ray, s", **summary([begun - started])},
@@ -123,7 +124,7 @@ def idle_trials(_options: argparse.Namespace) -> list[dict[str, Any]]:
     ]
 
 
-def trials_of_done_tickets(run: Run, wanted: Demands, ended: list[float]) -> None:
+def trials_of_done_tickets(run: Run, wanted: Demands, cluster: Cluster, ended: list[float]) -> None:
     """A trial for each ticket, one at a time; the moments at which their reports arrive."""
     packs = [Pack((ticket,), (ticket,)) for ticket in grid(run.experiment)]
     by_name = {pack.name: pack for pack in packs}
@@ -131,7 +132,7 @@ def trials_of_done_tickets(run: Run, wanted: Demands, ended: list[float]) -> Non
         partial(pack_trial, run=run, wanted=wanted, packs=by_name),
         "pack",
         list(by_name),
-        slots=Slots({"cpu": 1, "gpu": 0}, (), BrokenGpus(quiet), quiet),
+        slots=Slots({"cpu": 1, "gpu": 0}, cluster, BrokenGpus(quiet), quiet),
         storage=run.folder.tune("idle"),
         max_failures=1,
         on_report=lambda _report: ended.append(time.perf_counter()),

@@ -164,7 +164,7 @@ def test_when_no_gpu_is_left_the_sweep_says_so(tmp_path: Path) -> None:
     with pretended_gpus(1) as (address, _):
         ended = run("sweep", path, "--address", address, folder=tmp_path)
     assert ended.status == 1, ended
-    assert "GPUs: none is left: GPU 0 on" in ended.err
+    assert "GPUs: not enough are left: GPU 0 on" in ended.err
 
 
 @pytest.fixture

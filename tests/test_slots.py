@@ -14,7 +14,7 @@ from ltray.cluster.slots import Slots, line
 from ltray.errors import LtrayError
 from ltray.experiment import Sweep
 
-GPU_NODES = NodeType("gpu_worker", (16, 4), at_least=0, at_most=5)
+GPU_NODES = NodeType("gpu_worker", (16, 4), at_least=0, at_most=5, of_all=8)
 AWS: dict[str, Any] = {
     "max_workers": 8,
     "head_node_type": "head",
@@ -40,9 +40,9 @@ def cluster(*nodes: tuple[int, int], to_come: tuple[NodeType, ...] = ()) -> Clus
 def test_the_clusters_file_says_which_nodes_may_come() -> None:
     assert types_of(yaml.safe_dump(AWS, sort_keys=False)) == [
         GPU_NODES,
-        NodeType("fallback", (16, 4), at_least=1, at_most=8),
+        NodeType("fallback", (16, 4), at_least=1, at_most=8, of_all=8),
     ]
-    assert types_of(yaml.safe_dump(RACK)) == [NodeType("local.cluster.node", None, 3, 3)]
+    assert types_of(yaml.safe_dump(RACK)) == [NodeType("local.cluster.node", None, 3, 3, 3)]
     assert types_of("{}") == []
 
 
@@ -51,6 +51,14 @@ def test_auto_asks_for_the_gpus_that_an_autoscaler_may_bring() -> None:
     assert trial_resources(Sweep(), head_alone, "auto") == {"cpu": 4, "gpu": 1}
     assert trial_resources(Sweep(), cluster((4, 0)), "auto") == {"cpu": 1, "gpu": 0}
     assert groups_at_once(Sweep(), head_alone, 8) == (2, 4)
+
+
+def test_an_autoscaler_brings_no_more_nodes_than_its_limit_for_all_kinds() -> None:
+    kinds = tuple(types_of(yaml.safe_dump(AWS, sort_keys=False)))
+    assert cluster((4, 0), to_come=kinds).room(4, 1) == 8 * 4
+    larger = NodeType("larger", (64, 8), at_least=0, at_most=3, of_all=8)
+    assert cluster((4, 0), to_come=(*kinds, larger)).room(4, 1) == 3 * 8 + 5 * 4
+    assert cluster((4, 0), (8, 2), (3, 1)).room(4, 1) == 2
 
 
 def test_what_no_node_has_or_will_have_is_refused() -> None:
@@ -67,7 +75,7 @@ def test_what_no_node_has_or_will_have_is_refused() -> None:
         ({"CPU": 4.0}, [GPU_NODES], r"the autoscaler may start nodes \(0 to 5 of gpu_worker\)"),
         ({"CPU": 4.0}, [], "no node that is left has them"),
         ({"CPU": 32.0, "GPU": 8.0}, [], "other jobs, or what keeps broken GPUs, hold the rest"),
-        ({"CPU": 4.0}, [NodeType("cpus", (64, 0), 0, 5)], "no node that is left has them"),
+        ({"CPU": 4.0}, [NodeType("cpus", (64, 0), 0, 5, 5)], "no node that is left has them"),
     ],
 )
 def test_a_waiting_sweep_says_what_is_missing_and_who_could_give_it(
@@ -88,7 +96,7 @@ def test_it_is_said_now_and_then_and_only_while_nothing_runs(
     monkeypatch.setattr(slots_module, "FIRST_AFTER_SECONDS", 0.0)
     monkeypatch.setattr(slots_module, "_cluster", lambda: ({"CPU": 2.0}, {}))
     said: list[str] = []
-    slots = Slots({"cpu": 1, "gpu": 0}, (), BrokenGpus(said.append), said.append)
+    slots = Slots({"cpu": 1, "gpu": 0}, cluster((2, 0)), BrokenGpus(said.append), said.append)
     slots.look(running=1, waiting=9)
     slots.look(running=0, waiting=0)
     assert said == []

@@ -9,9 +9,11 @@ from types import SimpleNamespace
 import pytest
 
 from ltray.cluster.broken_gpus import BrokenGpus
+from ltray.cluster.resources import Cluster
 from ltray.cluster.slots import Slots
 from ltray.cluster.tuning import _Reporting
 
+ONE_NODE = Cluster(((2, 2),), (), "", joined=True)
 PROGRAM = """
 import json
 import os
@@ -46,12 +48,12 @@ def quiet(_line):
 
 
 ended = []
-with session(Connection()):
+with session(Connection()) as cluster:
     errors = run_trials(
         trial,
         "pack",
         sys.argv[2:],
-        slots=Slots({"cpu": 1, "gpu": 0}, (), BrokenGpus(quiet), quiet),
+        slots=Slots({"cpu": 1, "gpu": 0}, cluster, BrokenGpus(quiet), quiet),
         storage=Path(sys.argv[1]),
         max_failures=3,
         on_report=lambda report: ended.extend(report["records"]),
@@ -61,7 +63,7 @@ print(json.dumps({"ended": ended, "errors": errors}))
 
 
 def test_failures_count_only_while_a_trial_gets_no_further() -> None:
-    slots = Slots({"cpu": 1, "gpu": 0}, (), BrokenGpus(print), print)
+    slots = Slots({"cpu": 1, "gpu": 0}, ONE_NODE, BrokenGpus(print), print)
     reporting = _Reporting(lambda _report: None, slots, "pack")
     trial = SimpleNamespace(config={"pack": "some"}, run_metadata=SimpleNamespace(num_failures=2))
 
@@ -82,16 +84,17 @@ def test_failures_count_only_while_a_trial_gets_no_further() -> None:
 
 
 def test_a_trial_on_a_broken_gpu_holds_it_while_others_would_be_given_it() -> None:
-    slots = Slots({"cpu": 1, "gpu": 1}, (), BrokenGpus(print), print)
+    slots = Slots({"cpu": 1, "gpu": 1}, ONE_NODE, BrokenGpus(print), print)
     reporting = _Reporting(lambda _report: None, slots, "pack")
 
     def trials(*statuses: str) -> list[SimpleNamespace]:
         return [SimpleNamespace(trial_id=str(n), status=one) for n, one in enumerate(statuses)]
 
     broken = {"broken": "{}"}
-    reporting.on_step_begin(trials=trials("RUNNING", "RUNNING", "PENDING"))
+    reporting.begin(3)
+    reporting.on_step_begin(trials=trials("RUNNING", "RUNNING"))  # the third is not made yet
     assert not reporting.lets_go("0", {"rows": "[]"}), "it is in order"
-    assert not reporting.lets_go("0", broken), "the pending one would be given the GPU"
+    assert not reporting.lets_go("0", broken), "the third would be given the GPU"
     reporting.on_step_begin(trials=trials("RUNNING", "RUNNING", "PENDING"))
     assert reporting.lets_go("1", broken) is False
     reporting.on_step_begin(trials=trials("RUNNING", "RUNNING", "PENDING"))

@@ -18,12 +18,14 @@ class NodeType:
     Attributes:
         shape: its CPUs and GPUs; None where only the node itself will tell.
         at_most: how many there may be.
+        of_all: how many there may be of all kinds together.
     """
 
     name: str
     shape: tuple[int, int] | None
     at_least: int
     at_most: int
+    of_all: int
 
 
 def node_types() -> list[NodeType]:
@@ -58,11 +60,13 @@ def types_of(cluster_file: str) -> list[NodeType]:
 def _type(name: str, kind: dict[str, Any], document: dict[str, Any]) -> NodeType:
     resources = kind.get("resources") or {}
     known = "CPU" in resources or "GPU" in resources
+    of_all = int(document.get("max_workers", 0))
     return NodeType(
         name,
         shape=(int(resources.get("CPU", 0)), int(resources.get("GPU", 0))) if known else None,
         at_least=int(kind.get("min_workers", 0)),
-        at_most=min(int(kind.get("max_workers", 0)), int(document.get("max_workers", 0))),
+        at_most=min(int(kind.get("max_workers", 0)), of_all),
+        of_all=of_all,
     )
 
 

@@ -9,11 +9,11 @@ import json
 import os
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from ltray.errors import StageFailed
 from ltray.memory import is_out_of_memory
 from ltray.say import Say
 
@@ -112,11 +112,15 @@ class BrokenGpus:
             self._found[place] = f"GPU {broken['gpus']} on {broken['node']}: {broken['error']}"
             self._say(f"warning: a GPU is given no more work: {self._found[place]}")
 
-    def hold(self, more_may_come: bool) -> None:
+    def __str__(self) -> str:
+        """Which they are, and what is wrong with each."""
+        return "; ".join(self._found.values())
+
+    def hold(self) -> list[tuple[int, int]] | None:
         """Keep them from the trials that come; call when none runs.
 
-        Raises:
-            StageFailed: no GPU is left, nor will one come.
+        Returns:
+            CPUs and working GPUs of each node; None where no GPU is held.
         """
         import ray
 
@@ -127,11 +131,15 @@ class BrokenGpus:
                 holders = _holders(*place, draws=int(nodes[place[0]].get("GPU", 0)))
                 if len(holders) == len(place[1].split(",")):
                     self._held[place] = holders
-        there = sum(node.get("GPU", 0) for node in nodes.values())
-        held = sum(len(holders) for holders in self._held.values())
-        if held and held >= there and not more_may_come:
-            said = "; ".join(self._found.values())
-            raise StageFailed("GPUs", f"none is left: {said}", "mend them and try again")
+        if not self._held:
+            return None
+        broken = Counter[str]()
+        for place, holders in self._held.items():
+            broken[place[0]] += len(holders)
+        return [
+            (int(there.get("CPU", 0)), int(there.get("GPU", 0)) - broken[node])
+            for node, there in nodes.items()
+        ]
 
 
 def _holders(node_id: str, gpus: str, draws: int) -> list[Any]:

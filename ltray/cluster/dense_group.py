@@ -3,11 +3,11 @@
 Tune starts it again when it fails, and rows and errors reach the driver, as for every other trial.
 """
 
-import json
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import cast
 
 import ray.train
 from ray import tune
@@ -31,6 +31,10 @@ from ltray.run import Run
 
 # Ray Train takes reports every two seconds; one that comes before the last was taken waits.
 REPORT_EVERY_SECONDS = 5.0
+# It is Tune that starts a trial again, waits for room, and says so.
+NEVER_AGAIN = ray.train.FailureConfig(
+    max_failures=0, max_preemption_failures=0, controller_failure_limit=0
+)
 
 
 def train_in_group(  # noqa: PLR0913, PLR0917 (who, what, and where)
@@ -53,7 +57,7 @@ def train_in_group(  # noqa: PLR0913, PLR0917 (who, what, and where)
 
         from ltray.cluster.tuning import stored_in
 
-        _wait_for_room(workers, worker)
+        _wait_for_room([_resources(worker)] * workers)
         trainer = TorchTrainer(
             partial(_work, run=run, wanted=wanted, replicate=replicate),
             train_loop_config=worker,
@@ -67,12 +71,13 @@ def train_in_group(  # noqa: PLR0913, PLR0917 (who, what, and where)
                 name=str(replicate),
                 **stored_in(storage),
                 callbacks=[TuneReportCallback()],
+                failure_config=NEVER_AGAIN,
                 logging_config=ray.train.LoggingConfig(log_level="ERROR"),  # else: every row
             ),
         )
         try:
             trainer.fit()
-        except ray.train.WorkerGroupError as error:
+        except ray.train.TrainingFailedError as error:
             raise _cause(error) from None
 
     try:
@@ -82,17 +87,16 @@ def train_in_group(  # noqa: PLR0913, PLR0917 (who, what, and where)
         report_error(error)
 
 
-def _wait_for_room(workers: int, worker: Row) -> None:
+def _wait_for_room(processes: list[dict[str, float]]) -> None:
     """Return when all processes can start, and have it said now and then what is missing.
 
     Ray Train itself would wait in silence.
     """
-    wanted = placement_group([_resources(worker)] * workers)
-    waits = {"processes": workers, "resources": {"cpu": worker["cpus"], "gpu": worker["gpus"]}}
+    wanted = placement_group(processes)
     patience = FIRST_AFTER_SECONDS
     try:
         while not wanted.wait(patience):
-            tune.report({"rows": "[]", "records": "[]", "waits": json.dumps(waits)})
+            tune.report({"rows": "[]", "records": "[]", "waits": True})
             patience = AGAIN_AFTER_SECONDS
     finally:
         remove_placement_group(wanted)
@@ -117,17 +121,27 @@ def _work(config: Row, run: Run, wanted: Demands, replicate: int) -> None:
     shown = series if group.rank == 0 else nullcontext(unseen)
     with watch, broken_gpus_found(), shown as see:
         reports = Reports(lambda sent: group.first(partial(due, sent)), ray.train.report, see)
-        train_dense(run, replicate, place, lambda row: reports.add([row], []), group)
+        try:
+            train_dense(run, replicate, place, lambda row: reports.add([row], []), group)
+        except MachineLeaves:
+            group.first(lambda: None)  # until the first, who alone writes the state, has done so
+            raise
         reports.flush()
 
 
-def _cause(error: ray.train.WorkerGroupError) -> BaseException:
+def _cause(error: ray.train.TrainingFailedError) -> BaseException:
     """The error that stopped the group.
 
     One that tells by itself what to do comes first, then the storage's, then the processes by rank:
     when one process ends, the others fail too, because they do not reach it any more.
     """
+    if isinstance(error, ray.train.ControllerError):
+        return cast("BaseException", error.controller_failure)
+    if not isinstance(error, ray.train.WorkerGroupError):
+        return MachineLeaves(str(error))  # the node was gone before all processes had left
     failures = [error.worker_failures[rank] for rank in sorted(error.worker_failures)]
+    if any(getattr(failure, "preempted", False) for failure in failures):
+        return MachineLeaves("a node was gone before all processes had left")
     raised = [getattr(failure, "_base_exc", failure) for failure in failures]
     telling = [one for one in raised if isinstance(one, (LtrayError, MachineLeaves, GpuBroken))]
     storage = [one for one in raised if is_storage_error(one)]

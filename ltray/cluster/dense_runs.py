@@ -98,7 +98,7 @@ def _run_trials(  # noqa: PLR0913, PLR0917 (what a trial needs, and what it is t
 
         resources = trial_resources(sweep, cluster, gpus)
         trial = partial(dense_trial, run=run, wanted=launch.demands)
-        slots = Slots(resources, cluster.to_come, launch.broken, say)
+        slots = Slots(resources, cluster, launch.broken, say)
         slots.keep_from_broken()
         return trials(trial, slots=slots)
     from ltray.cluster.dense_group import train_in_group
@@ -114,7 +114,8 @@ def _run_trials(  # noqa: PLR0913, PLR0917 (what a trial needs, and what it is t
     )
     # A CPU would be missing in the group. Tune wants a trial to have something: a byte of memory.
     resources = {"cpu": 0, "gpu": 0, "memory": 1}
-    slots = Slots(resources, cluster.to_come, launch.broken, say)
+    group = gpus, {"cpu": cpus, "gpu": 1}
+    slots = Slots(resources, cluster, launch.broken, say, group=group)
     slots.keep_from_broken()
     return trials(trainable, slots=slots, at_once=at_once)
 

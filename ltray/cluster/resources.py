@@ -55,10 +55,30 @@ class Cluster:
         )
         return sum(cpus for cpus, gpus in self.nodes if not gpus) if may_have_gpus else 0
 
+    def room(self, cpus: int, gpus: int) -> int:
+        """How many processes of so many CPUs and GPUs each it holds, or will hold."""
+        to_come = [
+            (processes_on(one.shape, cpus, gpus), one.at_most, one.of_all)
+            for one in self.to_come
+            if one.shape
+        ]
+        later, nodes = 0, 0
+        for each, at_most, of_all in sorted(to_come, reverse=True):
+            more = min(at_most, of_all - nodes)
+            later += more * each
+            nodes += more
+        return max(later, sum(processes_on(node, cpus, gpus) for node in self.nodes))
+
     @property
     def cpus_per_gpu(self) -> int:
         """On the GPU node that has fewest, or will have; 0 without GPUs."""
         return min((cpus // gpus for cpus, gpus in self.shapes if gpus), default=0)
+
+
+def processes_on(node: tuple[int, int], cpus: int, gpus: int) -> int:
+    """How many processes of so many CPUs and GPUs each a node holds."""
+    there = [have // wanted for have, wanted in zip(node, (cpus, gpus), strict=True) if wanted]
+    return min(there)
 
 
 def trial_resources(sweep: Sweep, cluster: Cluster, gpus: int | str) -> dict[str, int]:
@@ -91,13 +111,7 @@ def groups_at_once(sweep: Sweep, cluster: Cluster, size: int) -> tuple[int, int]
         LtrayError: it cannot hold one.
     """
     cpus = _cpus(sweep, cluster, 1)
-    there_now = sum(min(node[0] // cpus, node[1]) for node in cluster.nodes)
-    to_come = sum(
-        one.at_most * min(one.shape[0] // cpus, one.shape[1])
-        for one in cluster.to_come
-        if one.shape
-    )
-    processes = max(there_now, to_come)
+    processes = cluster.room(cpus, 1)
     if processes < size:
         there = ", ".join(f"{node[0]} and {node[1]}" for node in sorted(cluster.nodes))
         found = (

@@ -6,6 +6,8 @@ from typing import Any
 
 from ltray.cluster.autoscaling import NodeType, told
 from ltray.cluster.broken_gpus import BrokenGpus
+from ltray.cluster.resources import Cluster, processes_on
+from ltray.errors import StageFailed
 from ltray.say import Say
 
 FIRST_AFTER_SECONDS = 20.0  # a worker that starts on a slow disk takes less
@@ -25,26 +27,33 @@ class Slots:
 
     Args:
         resources: `cpu` and `gpu` of a trial.
-        to_come: the kinds of nodes that an autoscaler may add.
+        cluster: as the command found it.
         broken: the launch's.
         on_counts: told again and again how many trials run and how many wait.
+        group: how many processes a trial waits for that do its work, and `cpu` and `gpu` of each;
+            None where it does the work itself.
 
     Attributes:
         displaced: the values of the last trials that only kept hold of a broken GPU.
+        at_once: how many trials there is room for, as far as the cluster tells.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913, PLR0917 (what trials run on, and who is told)
         self,
         resources: Mapping[str, int],
-        to_come: Sequence[NodeType],
+        cluster: Cluster,
         broken: BrokenGpus,
         say: Say,
         on_counts: OnCounts = untold,
+        group: tuple[int, Mapping[str, int]] | None = None,
     ) -> None:
         self.resources = resources
         self.broken = broken
         self.displaced: set[Any] = set()
-        self._to_come = to_come
+        self._processes, self._each = group or (1, resources)
+        room = cluster.room(self._each["cpu"], self._each["gpu"])
+        self.at_once = max(1, room // self._processes)
+        self._to_come = cluster.to_come
         self.say = say
         self._on_counts = on_counts
         self._due = time.monotonic() + FIRST_AFTER_SECONDS
@@ -53,9 +62,15 @@ class Slots:
         """See that no trial is given a broken GPU; call when none runs.
 
         Raises:
-            StageFailed: no GPU is left, nor will one come.
+            StageFailed: too few GPUs are left, nor will others come.
         """
-        self.broken.hold(any(one.shape and one.shape[1] for one in self._to_come))
+        left = self.broken.hold()
+        if left is None or _fitting(self._each, self._to_come):
+            return
+        each = self._each["cpu"], self._each["gpu"]
+        if sum(processes_on(node, *each) for node in left) < self._processes:
+            found = f"not enough are left: {self.broken}"
+            raise StageFailed("GPUs", found, "mend them and try again")
 
     def look(self, running: int, waiting: int) -> None:
         """Say a line when it is time.
@@ -73,14 +88,10 @@ class Slots:
             found = f"none of {waiting} trials has"
             self.say(line(found, self.resources, *_cluster(), self._to_come))
 
-    def say_group_waits(self, processes: int, resources: Mapping[str, int]) -> None:
-        """Say what a trial that only waits for processes of its own has not got for them.
-
-        Args:
-            resources: of each process.
-        """
-        found = f"not each of {processes} processes of a dense run has"
-        self.say(line(found, resources, *_cluster(), self._to_come))
+    def say_group_waits(self) -> None:
+        """Say what a trial has not got for the processes that do its work."""
+        found = f"not each of {self._processes} processes of a dense run has"
+        self.say(line(found, self._each, *_cluster(), self._to_come))
 
 
 def _cluster() -> tuple[Mapping[str, float], Mapping[str, float]]:
@@ -118,11 +129,7 @@ def line(
 
 
 def _givers(names: Mapping[str, int], there: Mapping[str, Any], to_come: Sequence[NodeType]) -> str:
-    fitting = [
-        one
-        for one in to_come
-        if one.shape is None or (one.shape[0] >= names["CPU"] and one.shape[1] >= names["GPU"])
-    ]
+    fitting = _fitting({"cpu": names["CPU"], "gpu": names["GPU"]}, to_come)
     if fitting:
         return f"the autoscaler may start nodes ({told(fitting)}); `ray status` says how far it is"
     if any(there.get(name, 0) < count for name, count in names.items()):
@@ -131,3 +138,13 @@ def _givers(names: Mapping[str, int], there: Mapping[str, Any], to_come: Sequenc
         "other jobs, or what keeps broken GPUs, hold the rest: `ray status` and the dashboard's"
         " Actors page name them"
     )
+
+
+def _fitting(resources: Mapping[str, int], to_come: Sequence[NodeType]) -> list[NodeType]:
+    """The kinds of nodes that may have so much."""
+    return [
+        one
+        for one in to_come
+        if one.shape is None
+        or (one.shape[0] >= resources["cpu"] and one.shape[1] >= resources["gpu"])
+    ]

@@ -68,11 +68,12 @@ def run_trials(  # noqa: PLR0913 (each is a thing of its own, and has its name i
                 key: tune.grid_search(left),
                 "cpus": slots.resources["cpu"],
                 "gpus": slots.resources["gpu"],
-                "report_every": max(1.0, len(left) / REPORTS_PER_SECOND),
+                "report_every": max(1.0, min(len(left), slots.at_once) / REPORTS_PER_SECOND),
             },
             tune_config=_tune_config(key, at_once),
             run_config=_run_config(name, storage, max_failures, reporting, make_tracker),
         )
+        reporting.begin(len(left))
         named = _errors(tuner, reporting)
         found = {value: named[str(value)] for value in left if str(value) in named}
         errors = {value: error for value, error in errors.items() if value not in left} | found
@@ -160,18 +161,22 @@ class _Reporting(_Unwritten):
         self._slots = slots
         slots.displaced.clear()
         self._holding: set[str] = set()
-        self._others = self._pending = 0
+        self._trials = self._others = self._waiting = 0
         self._key = key
         self._furthest: defaultdict[Any, dict[Any, int]] = defaultdict(dict)
         self.failures: Counter[Any] = Counter()
         self.error: Exception | None = None
 
+    def begin(self, trials: int) -> None:
+        """Count for so many; Tune makes them only as there is room for them."""
+        self._trials = trials
+
     def on_step_begin(self, *, trials: Sequence[Any], **_rest: Any) -> None:
         """Called by Tune before each thing that it does, a hundred times a second at most."""
         running = {trial.trial_id for trial in trials if trial.status == "RUNNING"}
         self._others = len(running - self._holding)
-        self._pending = sum(trial.status == "PENDING" for trial in trials)
-        self._slots.look(len(running), self._pending)
+        self._waiting = self._trials - sum(trial.status != "PENDING" for trial in trials)
+        self._slots.look(len(running), self._waiting)
 
     def lets_go(self, trial_id: str, result: Mapping[str, Any]) -> bool:
         """Asked by Tune with each report whether the trial ends now.
@@ -182,7 +187,7 @@ class _Reporting(_Unwritten):
             self._holding.discard(trial_id)
             return False
         self._holding.add(trial_id)
-        return not self._pending or not self._others
+        return not self._waiting or not self._others
 
     def on_trial_recover(self, *, trial: Any, **_rest: Any) -> None:
         """Called by Tune when a trial has failed and is started again."""
@@ -205,7 +210,7 @@ class _Reporting(_Unwritten):
                     taken = "a node is taken away, what it trains goes on elsewhere"
                     self._slots.say(f"{taken}: {result['leaves']}")
                 if "waits" in result:
-                    self._slots.say_group_waits(**json.loads(result["waits"]))
+                    self._slots.say_group_waits()
                 if "broken" in result:
                     self._slots.displaced.add(trial.config[self._key])
                     self._slots.broken.see(result)
