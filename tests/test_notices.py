@@ -25,6 +25,7 @@ from conftest import MakeRun, small_document, train_without_ray
 
 from ltray.cluster.notices import Watch, aws_notice, this_machine
 from ltray.errors import MachineLeaves
+from ltray.files import read_json
 from ltray.lottery.pruning import make_masks
 from ltray.lottery.tickets import ready
 from ltray.training.dense import train_dense
@@ -139,3 +140,23 @@ def test_trials_leave_a_node_that_is_about_to_end(tmp_path: Path, ec2: Ec2) -> N
     found = rows(only_run(root, "small"))
     assert [row["status"] for row in found] == ["done"] * 6
     assert max(row["attempts"] for row in found) == 2
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_dense_run_on_several_gpus_leaves_such_a_node(tmp_path: Path, ec2: Ec2) -> None:
+    changes = {"train__epochs": 80, "sweep": {"dense_gpus": 2}}
+    path = write_experiment(tmp_path / "small.yaml", small_document(changes))
+    spot = {"AWS_EC2_METADATA_SERVICE_ENDPOINT": ec2.address}
+    # Ray packs a group onto one node where it can: the one that ends.
+    with local_cluster({}, spot, {}, {}, gpus=[0, 2, 1, 1]) as address:
+        process = start("dense", path, "--address", address, folder=tmp_path)
+        begun = "small-*/replicate-0/trajectory/step-0000020.safetensors"
+        wait_until(lambda: bool(list((tmp_path / "runs").glob(begun))), process)
+        ec2.ends = True
+        ended = finish(process)
+    assert ended.status == 0, ended
+    assert "a node is taken away, what it trains goes on elsewhere: " in ended.out
+    assert "AWS will terminate it" in ended.out
+    row = read_json(only_run(tmp_path / "runs", "small") / "replicate-0/trajectory/trajectory.json")
+    assert row["row"]["attempts"] == 2
