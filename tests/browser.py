@@ -40,6 +40,8 @@ class Page:
         while True:
             message = await self._socket.receive_json()
             if message.get("id") == number:
+                if "navigated" in message.get("error", {}).get("message", ""):
+                    return await self.ask(method, **params)  # the page that was asked is gone
                 assert "result" in message, message
                 result: dict[str, Any] = message["result"]
                 return result

@@ -75,7 +75,7 @@ def dashboard_of(process: subprocess.Popen[str]) -> str:
 
 
 async def look(url: str, run: str, folder: Path) -> None:
-    """Go through the pages; what is seen last lies in the folder."""
+    """Go through the pages, and leave pictures of them in the folder."""
     async with chromium(folder / "profile") as page:
         await page.open(url)
         await page.shows("Authentication Token Required")
@@ -86,16 +86,19 @@ async def look(url: str, run: str, folder: Path) -> None:
         await page.shows("Authentication Token Required")
         await page.type(TOKEN)
         await page.shows("Resource Status")
+        await page.screenshot(folder / "overview.png")
         await page.open(f"{url}/#/jobs")
         await page.shows(run)
+        await page.screenshot(folder / "jobs.png")
         await page.open(f"{url}/#/cluster")
         await page.shows("(Head)")
         await page.open(f"{url}/#/actors")
         await page.shows("dense_trial", seconds=HANGS)
+        await page.screenshot(folder / "actors.png")
         await page.open(f"{url}/#/metrics")
         await page.shows("RAY DATA")
         await page.value("[...document.querySelectorAll('[role=tab]')].at(-1).click()")
         await asyncio.sleep(1)
         shown = await page.value("document.querySelector('iframe').src")
         assert "/d/ltray/" in shown
-        await page.screenshot(folder / "dashboard.png")
+        await page.screenshot(folder / "metrics.png")
