@@ -56,6 +56,7 @@ EXPERIMENT: dict[str, Any] = {
     "report": {"margin": 0.02},
     "sweep": {"backend": "loop", "tickets_per_trial": 2},
 }
+WORKER_COMES_SECONDS = 40.0  # after a driver was killed there is none for a while
 KINDS = ("worker", "raylet", "node", "driver", "network", "storage")
 GAP_SECONDS = (3.0, 7.0)  # between two faults: a driver is at work again after about ten
 OUT_SECONDS = (2.0, 8.0)
@@ -188,12 +189,17 @@ class Sweeping:
             print(f"{sum(self.outcome.faults.values())}: {kind}", flush=True)
         return int(done)
 
-    def _kill_worker(self, node: Any) -> bool:
-        worker = one_of(self.chance, trials(workers_of(node)))
-        if worker is not None:
-            with suppress(psutil.NoSuchProcess):
-                worker.kill()
-        return worker is not None
+    def _kill_worker(self, _node: Any) -> bool:
+        until = time.monotonic() + WORKER_COMES_SECONDS
+        while time.monotonic() < until:
+            there = [one for node in self.nodes.nodes for one in trials(workers_of(node))]
+            worker = one_of(self.chance, there)
+            if worker is not None:
+                with suppress(psutil.NoSuchProcess):
+                    worker.kill()
+                return True
+            self._wait(0.2)
+        return False
 
     def _kill_raylet(self, node: Any) -> bool:
         self.nodes.kill_raylet(node)
