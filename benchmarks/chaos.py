@@ -57,6 +57,7 @@ EXPERIMENT: dict[str, Any] = {
     "sweep": {"backend": "loop", "tickets_per_trial": 2},
 }
 WORKER_COMES_SECONDS = 40.0  # after a driver was killed there is none for a while
+WORKER_LIVES_SECONDS = 15.0
 KINDS = ("worker", "raylet", "node", "driver", "network", "storage")
 GAP_SECONDS = (3.0, 7.0)  # between two faults: a driver is at work again after about ten
 OUT_SECONDS = (2.0, 8.0)
@@ -190,16 +191,19 @@ class Sweeping:
         return int(done)
 
     def _kill_worker(self, _node: Any) -> bool:
+        """At some moment of its life; often the births of those that replace it would be met."""
         until = time.monotonic() + WORKER_COMES_SECONDS
-        while time.monotonic() < until:
-            there = [one for node in self.nodes.nodes for one in trials(workers_of(node))]
-            worker = one_of(self.chance, there)
-            if worker is not None:
-                with suppress(psutil.NoSuchProcess):
-                    worker.kill()
-                return True
+        while not self._trials() and time.monotonic() < until:
             self._wait(0.2)
-        return False
+        self._wait(self.chance.uniform(0.0, WORKER_LIVES_SECONDS))
+        worker = one_of(self.chance, self._trials())
+        if worker is not None:
+            with suppress(psutil.NoSuchProcess):
+                worker.kill()
+        return worker is not None
+
+    def _trials(self) -> list[psutil.Process]:
+        return [one for node in self.nodes.nodes for one in trials(workers_of(node))]
 
     def _kill_raylet(self, node: Any) -> bool:
         self.nodes.kill_raylet(node)
@@ -239,12 +243,11 @@ class Sweeping:
 
     def _meter(self) -> None:
         """Take down what each trial's process has used so far."""
-        for node in self.nodes.nodes:
-            for worker in trials(workers_of(node)):
-                with suppress(psutil.NoSuchProcess):
-                    used = worker.cpu_times()
-                    key = worker.pid, worker.create_time()
-                    self.outcome.trial_seconds[key] = used.user + used.system
+        for worker in self._trials():
+            with suppress(psutil.NoSuchProcess):
+                used = worker.cpu_times()
+                key = worker.pid, worker.create_time()
+                self.outcome.trial_seconds[key] = used.user + used.system
 
     def trials_after(self, seconds: float) -> int:
         """How many trial processes are there so long after the end, orphans of lost nodes too."""
