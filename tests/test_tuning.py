@@ -83,6 +83,34 @@ def test_failures_count_only_while_a_trial_gets_no_further() -> None:
     assert report(leaves="it ends") == 1, "the failure that comes next is not its own"
 
 
+def test_the_loss_of_a_node_is_no_failure_of_its_trial_up_to_a_bound(tmp_path: Path) -> None:
+    from ray.core.generated.common_pb2 import ActorDiedErrorContext
+    from ray.exceptions import ActorDiedError, ActorUnavailableError
+
+    def died(how: str) -> ActorDiedError:
+        return ActorDiedError(ActorDiedErrorContext(error_message=how, actor_id=bytes(16)))
+
+    slots = Slots({"cpu": 1, "gpu": 0}, ONE_NODE, BrokenGpus(print), print)
+    reporting = _Reporting(lambda _report: None, slots, "pack")
+
+    def counted(error: Exception) -> bool:
+        """Whether a failure stays one."""
+        data = SimpleNamespace(num_failures=2, error_filename=None)
+        trial = SimpleNamespace(
+            config={"pack": "some"},
+            run_metadata=data,
+            local_path=str(tmp_path),
+            get_pickled_error=lambda: error,
+        )
+        reporting.on_trial_recover(trial=trial)
+        return bool(data.num_failures == 2)
+
+    gone = died("The actor died because its node has died. Node Id: a")
+    assert counted(died("The actor is dead because its worker process has died."))
+    assert not counted(ActorUnavailableError("Socket closed", None))
+    assert [counted(gone) for _ in range(10)] == [False] * 9 + [True]
+
+
 def test_a_trial_on_a_broken_gpu_holds_it_while_others_would_be_given_it() -> None:
     slots = Slots({"cpu": 1, "gpu": 1}, ONE_NODE, BrokenGpus(print), print)
     reporting = _Reporting(lambda _report: None, slots, "pack")

@@ -17,6 +17,7 @@ from ltray.cluster.tracking import MakeTracker
 from ltray.errors import LtrayError, StageFailed
 from ltray.files import is_local
 
+NODES_LOST_AT_MOST = 10  # without getting any further; then each counts as a failure
 REPORTS_PER_SECOND = 100.0  # at most; each takes the driver a millisecond, and its trial waits
 
 OnReport = Callable[[Mapping[str, Any]], None]
@@ -37,8 +38,9 @@ def run_trials(  # noqa: PLR0913 (each is a thing of its own, and has its name i
     """Run one trial per value and wait for all of them.
 
     A trial starts again until it has failed `max_failures` times without getting any further in
-    between: one that a node is taken from every other hour comes to its end. It finds by itself
-    what it had done. Tune's folder is written for people and TensorBoard, and never read back.
+    between: one that a node is taken from every other hour comes to its end. Nor does the loss of
+    its node count, up to a bound. It finds by itself what it had done. Tune's folder is written
+    for people and TensorBoard, and never read back.
 
     Args:
         trainable: takes a config with `key`, `cpus`, `gpus`, and `report_every`: seconds between
@@ -164,6 +166,7 @@ class _Reporting(_Unwritten):
         self._trials = self._others = self._waiting = 0
         self._key = key
         self._furthest: defaultdict[Any, dict[Any, int]] = defaultdict(dict)
+        self._nodes_lost: Counter[Any] = Counter()
         self.failures: Counter[Any] = Counter()
         self.error: Exception | None = None
 
@@ -192,10 +195,19 @@ class _Reporting(_Unwritten):
     def on_trial_recover(self, *, trial: Any, **_rest: Any) -> None:
         """Called by Tune when a trial has failed and is started again."""
         self._slots.say(f"{trial.config[self._key]}: {_last_error(trial)}; it is started again")
+        self._excuse(trial)
 
     def on_trial_error(self, *, trial: Any, **_rest: Any) -> None:
         """Called by Tune when it gives a trial up."""
+        self._excuse(trial)
         self.failures[trial.config[self._key]] += trial.num_failures
+
+    def _excuse(self, trial: Any) -> None:
+        """Take a failure back that was its node's: most are not the trial's fault, but some are."""
+        value = trial.config[self._key]
+        if self._nodes_lost[value] < NODES_LOST_AT_MOST and _node_was_lost(trial):
+            self._nodes_lost[value] += 1
+            trial.run_metadata.num_failures -= 1
 
     def on_trial_result(self, *, trial: Any, result: dict[str, Any], **_rest: Any) -> None:
         """Called by Tune with each report; all of its arguments come by name."""
@@ -203,6 +215,7 @@ class _Reporting(_Unwritten):
             rows = {name: json.loads(result[name]) for name in ("rows", "records")}
             if self._is_further(trial.config[self._key], rows["rows"]):
                 trial.run_metadata.num_failures = 0
+                self._nodes_lost[trial.config[self._key]] = 0
             if "leaves" in result:  # it fails next, and not by its own fault
                 trial.run_metadata.num_failures -= 1
             try:
@@ -261,6 +274,14 @@ class _Tracking(_Unwritten):
             if not self._warned:
                 self._warned = True
                 warnings.warn(f"--track lacks some reports: {error}", RuntimeWarning, stacklevel=2)
+
+
+def _node_was_lost(trial: Any) -> bool:
+    """Whether a trial failed since its node died, or did not answer for long."""
+    from ray.exceptions import ActorUnavailableError
+
+    error = trial.get_pickled_error()
+    return isinstance(error, ActorUnavailableError) or "its node has died" in str(error)
 
 
 def _last_error(trial: Any) -> str:
