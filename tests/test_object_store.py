@@ -35,9 +35,11 @@ from ltray.data.verify import verify
 from ltray.errors import LtrayError
 from ltray.experiment_file import read_experiment
 from ltray.files import at, is_there, names_below, remove_folder, write_whole
+from ltray.layout import RunFolder
 from ltray.locate import locate, locate_experiment, write_experiment
 from ltray.lottery.pruning import make_masks
 from ltray.lottery.tickets import ready
+from ltray.lottery.trajectory import read_trajectory
 from ltray.patience import is_storage_error
 from ltray.run import Run
 from ltray.training.dense import train_dense
@@ -328,11 +330,15 @@ def test_a_store_that_does_not_answer_is_not_one_without_files(
     begin(attempts)
     assert is_there(attempts)
     assert not is_there(attempts.parent), "a folder"
+    assert read_trajectory(run.folder.replicate(0)) is None
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     monkeypatch.setattr(files, "S3_PATIENCE", {"retries": {"max_attempts": 1}})
+    silent = RunFolder(at(str(run.folder.path), "--root")).replicate(0)
     with pytest.raises(Exception, match="Could not connect") as raised:
-        begin(at(str(attempts), "--root"))
+        is_there(silent.ticket("some").attempts)
     assert is_storage_error(raised.value), "which is tried again"
+    with pytest.raises(Exception, match="Could not connect"):
+        read_trajectory(silent)
 
 
 def test_a_run_in_a_store_is_found_by_its_folder(bucket: str, tmp_path: Path) -> None:

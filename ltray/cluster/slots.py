@@ -35,7 +35,7 @@ class Slots:
 
     Attributes:
         displaced: the values of the last trials that only kept hold of a broken GPU.
-        at_once: how many trials there is room for, as far as the cluster tells.
+        room: how many trials the cluster holds at a time, as far as it tells.
     """
 
     def __init__(  # noqa: PLR0913, PLR0917 (what trials run on, and who is told)
@@ -51,8 +51,8 @@ class Slots:
         self.broken = broken
         self.displaced: set[Any] = set()
         self._processes, self._each = group or (1, resources)
-        room = cluster.room(self._each["cpu"], self._each["gpu"])
-        self.at_once = max(1, room // self._processes)
+        held = cluster.room(self._each["cpu"], self._each["gpu"])
+        self.room = max(1, held // self._processes)
         self._to_come = cluster.to_come
         self.say = say
         self._on_counts = on_counts

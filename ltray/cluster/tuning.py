@@ -70,7 +70,7 @@ def run_trials(  # noqa: PLR0913 (each is a thing of its own, and has its name i
                 key: tune.grid_search(left),
                 "cpus": slots.resources["cpu"],
                 "gpus": slots.resources["gpu"],
-                "report_every": max(1.0, min(len(left), slots.at_once) / REPORTS_PER_SECOND),
+                "report_every": max(1.0, min(len(left), slots.room) / REPORTS_PER_SECOND),
             },
             tune_config=_tune_config(key, at_once),
             run_config=_run_config(name, storage, max_failures, reporting, make_tracker),
