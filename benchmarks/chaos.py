@@ -144,6 +144,13 @@ class Sweeping:
     def run(self, faults: int) -> None:
         """To the end of the sweep, with faults one after the other while there are any left."""
         self.driver = self._start()
+        try:
+            self._watch(faults)
+        finally:  # Ctrl-C comes here alone
+            with suppress(ProcessLookupError):
+                os.killpg(self.driver.pid, signal.SIGKILL)
+
+    def _watch(self, faults: int) -> None:
         until = time.monotonic() + LONGEST_SECONDS
         due = time.monotonic() + 20.0
         while time.monotonic() < until:
@@ -157,8 +164,6 @@ class Sweeping:
         self.outcome.status = self.driver.wait() if self.driver.poll() is not None else -1
         if self.outcome.status:
             print((self.path.parent / "driver.log").read_text()[-6000:], file=sys.stderr)
-        with suppress(ProcessLookupError):
-            os.killpg(self.driver.pid, signal.SIGKILL)
 
     def _start(self) -> subprocess.Popen[bytes]:
         self.outcome.launches += 1
