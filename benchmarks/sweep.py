@@ -33,8 +33,10 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pyarrow.parquet as pq
 import yaml
+from local_nodes import trials
 from measuring import conditions, print_table, summary, write_json
 
 from ltray.cluster.broken_gpus import BrokenGpus
@@ -112,20 +114,35 @@ def idle_trials(_options: argparse.Namespace) -> list[dict[str, Any]]:
         run = locate(DEFAULT, Path(root))
         started = time.perf_counter()
         ended: list[float] = []
+        used: list[float] = []
         with only_driver(run.folder) as lease, session(Connection()) as cluster:
             begun = time.perf_counter()
-            trials_of_done_tickets(run, demands(run.folder, lease.token), cluster, ended)
+            trials_of_done_tickets(run, demands(run.folder, lease.token), cluster, ended, used)
     each = [after - before for before, after in pairwise(ended)]
     return [
         {"what": "starting Ray, s", **summary([begun - started])},
         {"what": "first trial, s", **summary([ended[0] - begun])},
+        {"what": "its process until then, CPU s", **summary(used[:1])},
         {"what": "each after it, s", **summary(each)},
         {"what": "mean after the first, s", **summary([statistics.mean(each)])},
     ]
 
 
-def trials_of_done_tickets(run: Run, wanted: Demands, cluster: Cluster, ended: list[float]) -> None:
-    """A trial for each ticket, one at a time; the moments at which their reports arrive."""
+def trials_of_done_tickets(
+    run: Run, wanted: Demands, cluster: Cluster, ended: list[float], used: list[float]
+) -> None:
+    """A trial for each ticket, one at a time.
+
+    Args:
+        ended: takes the moments at which their reports arrive.
+        used: takes the CPU seconds of their process so far.
+    """
+
+    def see(_report: Mapping[str, Any]) -> None:
+        ended.append(time.perf_counter())
+        times = [one.cpu_times() for one in trials(psutil.Process().children(recursive=True))]
+        used.extend(one.user + one.system for one in times)
+
     packs = [Pack((ticket,), (ticket,)) for ticket in grid(run.experiment)]
     by_name = {pack.name: pack for pack in packs}
     errors = run_trials(
@@ -135,7 +152,7 @@ def trials_of_done_tickets(run: Run, wanted: Demands, cluster: Cluster, ended: l
         slots=Slots({"cpu": 1, "gpu": 0}, cluster, BrokenGpus(quiet), quiet),
         storage=run.folder.tune("idle"),
         max_failures=1,
-        on_report=lambda _report: ended.append(time.perf_counter()),
+        on_report=see,
         at_once=1,
     )
     assert not errors, errors
