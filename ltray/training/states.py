@@ -1,6 +1,7 @@
 """When the state of networks in training is written."""
 
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 
 from ltray.errors import MachineLeaves
@@ -9,13 +10,15 @@ from ltray.training.network import Network
 LONGEST_LOSS_SECONDS = 300.0
 LARGEST_SHARE = 0.02  # of the time, for writing states at the ends of epochs
 EXPECTED_SECONDS = 0.1  # for writing, before that has been measured
+WRITES_REMEMBERED = 3
 
 
 class States:
     """Writes the state of a pack's running networks after epochs, and within long ones.
 
-    Writing waits until all before it has taken at most a fiftieth of the time, so that short epochs
-    are not slowed down by it; within an epoch it waits for five minutes.
+    Writing waits until it would take at most a fiftieth of the time, so that short epochs are not
+    slowed down by it; within an epoch it waits for five minutes. What it would take is what the
+    quickest of the last writes took: one that an outage held up says nothing about the next.
 
     Args:
         write: puts one network's state where a later attempt looks for it, whole or not at all.
@@ -27,7 +30,7 @@ class States:
         self._leaves = leaves
         self._notice = ""
         self._written = time.monotonic()
-        self._took = EXPECTED_SECONDS
+        self._took = deque([EXPECTED_SECONDS], maxlen=WRITES_REMEMBERED)
 
     def due(self, epoch_ended: bool) -> bool:
         """Whether to write now; all processes of a group ask after the same steps."""
@@ -35,7 +38,7 @@ class States:
         if self._notice:
             return True
         waited = time.monotonic() - self._written
-        return waited > (self._took / LARGEST_SHARE if epoch_ended else LONGEST_LOSS_SECONDS)
+        return waited > (min(self._took) / LARGEST_SHARE if epoch_ended else LONGEST_LOSS_SECONDS)
 
     def write(self, networks: Sequence[Network]) -> None:
         """Write all of these, one after the other, when it is due: each goes on from its own.
@@ -47,6 +50,6 @@ class States:
         for network in networks:
             self._write(network)
         self._written = time.monotonic()
-        self._took = self._written - started
+        self._took.append(self._written - started)
         if self._notice:
             raise MachineLeaves(self._notice)
