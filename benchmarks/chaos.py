@@ -14,12 +14,14 @@ store, while a seeded hand draws one fault after the other:
 - storage: the store hangs up on everybody for 2 to 8 seconds
 
 In the end every row must be there once and done, with the bits of the undisturbed sweep, and no
-trial may be left running; else this exits with 1. Told are the seconds, the steps that were done
-more than once, and the CPU seconds of the trials.
+trial may be left running; else this exits with 1. Told are the seconds, and what the faults cost in
+CPU seconds of trials: processes that start, steps cut off (done since the ticket's last state by a
+process that was killed), other steps done again, and the rest, by which needed steps became dearer.
 """
 
 import argparse
 import json
+import os
 import random
 import sys
 import tempfile
@@ -29,6 +31,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from counted_network import FOLDER, counts_in
 from disturbing import Outcome, Sweeping
 from local_nodes import BUCKET, Nodes, stored
 from measuring import conditions, print_table, write_json
@@ -39,7 +42,7 @@ from ltray.files import at, names_below
 EXPERIMENT: dict[str, Any] = {
     "name": "chaos",
     "data": {"source": "digits", "validation_fraction": 0.15},
-    "model": {"arch": "lenet_300_100"},
+    "model": {"arch": f"{Path(__file__).with_name('counted_network.py')}:lenet"},
     "train": {"batch_size": 60, "lr": 0.05, "momentum": 0.9, "evaluate_every": 250},
     "prune": {
         "scope": "layerwise",
@@ -58,18 +61,21 @@ def main() -> int:
     arguments.add_argument("--json", help="where to write the figures")
     arguments.add_argument("--faults", type=int, default=50)
     arguments.add_argument("--seed", type=int, default=0)
-    arguments.add_argument("--epochs", type=int, default=720, help="of each training")
+    arguments.add_argument("--epochs", type=int, default=2000, help="of each training")
     options = arguments.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         undisturbed = sweep(Path(folder) / "calm", options.epochs, faults=0, seed=0)
         disturbed = sweep(Path(folder) / "chaos", options.epochs, options.faults, options.seed)
     wrong = differences(undisturbed, disturbed, options.faults)
     rows = [row_of("undisturbed", undisturbed), row_of("disturbed", disturbed)]
+    costs = costs_of(undisturbed, disturbed)
     print_table(rows)
+    print_table(costs)
     print(f"faults: {dict(disturbed.faults)}")
     print("\n".join(wrong) or "every row is there once and done, with the undisturbed sweep's bits")
     if options.json:
-        figures = {"rows": rows, "faults": dict(disturbed.faults), "wrong": wrong}
+        faults = dict(disturbed.faults)
+        figures = {"rows": rows, "costs": costs, "faults": faults, "wrong": wrong}
         write_json(options.json, {**conditions(), **figures})
     return int(bool(wrong))
 
@@ -80,6 +86,9 @@ def sweep(folder: Path, epochs: int, faults: int, seed: int) -> Outcome:
     path = folder / "chaos.yaml"
     document = {**EXPERIMENT, "train": {**EXPERIMENT["train"], "epochs": epochs}}
     path.write_text(yaml.safe_dump(document))
+    counts = folder / "counts"
+    counts.mkdir()
+    os.environ[FOLDER] = str(counts)  # for the nodes and the drivers to come
     outcome = Outcome()
     with stored() as store:
         nodes = Nodes(3, num_cpus=1, num_gpus=1)
@@ -90,6 +99,7 @@ def sweep(folder: Path, epochs: int, faults: int, seed: int) -> Outcome:
             outcome.seconds = time.monotonic() - started
             outcome.left_running = sweeping.trials_after(seconds=15.0)
             _read(outcome, nodes.session)
+            outcome.counts = counts_in(counts)
         finally:
             nodes.shutdown()
     return outcome
@@ -125,8 +135,44 @@ def row_of(name: str, outcome: Outcome) -> dict[str, Any]:
         "evaluated again": again,
         "again, share": again / needed if needed else 0.0,
         "trial processes": len(outcome.trial_seconds),
+        "steps": steps_of(outcome),
         "trial CPU s": sum(outcome.trial_seconds.values()),
+        "until training": starting_seconds(outcome),
     }
+
+
+def steps_of(outcome: Outcome) -> int:
+    """All that were trained, of each network its own."""
+    return sum(counts.steps for counts in outcome.counts.values())
+
+
+def starting_seconds(outcome: Outcome) -> float:
+    """CPU of all trial processes before their first step; all of it where there was none."""
+    return sum(
+        min(seconds, outcome.counts[process].began) if process in outcome.counts else seconds
+        for process, seconds in outcome.trial_seconds.items()
+    )
+
+
+def costs_of(undisturbed: Outcome, disturbed: Outcome) -> list[dict[str, Any]]:
+    """What the disturbed sweep's trials used beyond the undisturbed one's, in CPU seconds."""
+    needed, taken = steps_of(undisturbed), steps_of(disturbed)
+    cut_off = sum(counts.unsaved for counts in disturbed.counts.values())
+    starts = [starting_seconds(outcome) for outcome in (undisturbed, disturbed)]
+    used = [sum(outcome.trial_seconds.values()) for outcome in (undisturbed, disturbed)]
+    a_step = (used[1] - starts[1]) / taken
+    costs = {
+        "starting": starts[1] - starts[0],
+        "steps cut off": cut_off * a_step,
+        "other steps done again": (taken - needed - cut_off) * a_step,
+        "needed steps": needed * a_step - (used[0] - starts[0]),
+    }
+    costs["all"] = sum(costs.values())
+    costs["all but the steps cut off"] = costs["all"] - costs["steps cut off"]
+    return [
+        {"cost of": name, "CPU s": seconds, "share of undisturbed": seconds / used[0]}
+        for name, seconds in costs.items()
+    ]
 
 
 def differences(undisturbed: Outcome, disturbed: Outcome, faults: int) -> list[str]:
@@ -140,6 +186,7 @@ def differences(undisturbed: Outcome, disturbed: Outcome, faults: int) -> list[s
         "a ticket is not done": {row["status"] for row in disturbed.rows} == {"done"},
         "bits differ": len(disturbed.bits) == 40 and disturbed.bits == undisturbed.bits,
         "a trial is left running": disturbed.left_running == 0,
+        "steps are counted wrongly": not any(one.unsaved for one in undisturbed.counts.values()),
         "the sweep ended before all faults: give it more --epochs": met >= faults,
     }
     return [f"WRONG: {what}" for what, holds in checks.items() if not holds]

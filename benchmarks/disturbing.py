@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+from counted_network import Counts, Process
 from local_nodes import BUCKET, Nodes, Silence, Store, one_of, trials, workers_of
 
 WORKER_COMES_SECONDS = 40.0  # after a driver was killed there is none for a while
@@ -32,6 +33,7 @@ class Outcome:
         bits: ticket -> the trained weights.
         reported: (ticket, step) of every evaluation that reached a driver, repeated ones too.
         trial_seconds: of CPU, of all trial processes.
+        counts: what each of them trained.
     """
 
     seconds: float = 0.0
@@ -41,7 +43,8 @@ class Outcome:
     reported: Counter[tuple[str, int]] = field(default_factory=Counter)
     faults: Counter[str] = field(default_factory=Counter)
     launches: int = 0
-    trial_seconds: dict[tuple[int, float], float] = field(default_factory=dict)
+    trial_seconds: dict[Process, float] = field(default_factory=dict)
+    counts: dict[Process, Counts] = field(default_factory=dict)
     left_running: int = 0
 
 
