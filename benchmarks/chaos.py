@@ -61,7 +61,7 @@ def main() -> int:
     arguments.add_argument("--json", help="where to write the figures")
     arguments.add_argument("--faults", type=int, default=50)
     arguments.add_argument("--seed", type=int, default=0)
-    arguments.add_argument("--epochs", type=int, default=2000, help="of each training")
+    arguments.add_argument("--epochs", type=int, default=3000, help="of each training")
     options = arguments.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         undisturbed = sweep(Path(folder) / "calm", options.epochs, faults=0, seed=0)
