@@ -1,6 +1,6 @@
 """A sweep while processes, nodes, the network and the store are taken from it.
 
-    python benchmarks/chaos.py [--faults 50] [--seed 0] [--json F]
+    python benchmarks/chaos.py [--faults 50] [--seed 0] [--epochs 3000] [--json F]
 
 40 tickets of LeNet-300-100 on the digits, in 20 packs, on three nodes of one CPU and one pretended
 GPU each, with the root in an S3-compatible store. The sweep runs once undisturbed; then, in another

@@ -1,7 +1,7 @@
 """A LeNet-300-100 that counts its training steps in a file, which is there when its process is not.
 
-The file's first function is an experiment's network (`counted_network.py:lenet`); the folder for
-the counts is named by the environment, that of the workers too.
+An experiment has it as `counted_network.py:lenet`; the environment, that of the workers too, names
+the folder for the counts.
 """
 
 import itertools
@@ -21,7 +21,7 @@ from ltray.models.classics import lenet_300_100
 from ltray.models.own_networks import TRIED_WITH
 
 FOLDER = "LTRAY_BENCHMARK_COUNTS"
-FIELDS = 4  # of a file, eight bytes each: those of Counts
+FIELDS = 3  # of a file, eight bytes each: CPU seconds before the first step, steps, saved ones
 Process = tuple[int, float]
 """its number and the time of its creation"""
 NUMBERS = itertools.count()  # of this process's networks
@@ -43,16 +43,14 @@ class _Counter:
     def take_step(self, network: nn.Module, inputs: tuple[Tensor]) -> None:
         if not network.training or len(inputs[0]) <= TRIED_WITH:
             return
-        now = time.process_time()
         if self._fields is None:
             self._fields = _opened()
-            self._fields[0] = now
-        self._fields[1] = now
-        self._fields[2] += 1.0
+            self._fields[0] = time.process_time()
+        self._fields[1] += 1.0
 
     def save(self, *_ignored: Any) -> None:
         if self._fields is not None:
-            self._fields[3] = self._fields[2]
+            self._fields[2] = self._fields[1]
 
 
 def _opened() -> memoryview:
@@ -89,5 +87,5 @@ def counts_in(folder: Path) -> dict[Process, Counts]:
 
 
 def _together(networks: Iterable[memoryview]) -> Counts:
-    began, _, steps, saved = zip(*networks, strict=True)
+    began, steps, saved = zip(*networks, strict=True)
     return Counts(min(began), round(sum(steps)), round(sum(steps) - sum(saved)))

@@ -22,7 +22,7 @@ WORKER_LIVES_SECONDS = 15.0
 KINDS = ("worker", "raylet", "node", "driver", "network", "storage")
 GAP_SECONDS = (3.0, 7.0)  # between two faults: a driver is at work again after about ten
 OUT_SECONDS = (2.0, 8.0)
-LONGEST_SECONDS = 3000.0
+LONGEST_SECONDS = 7200.0
 
 
 @dataclass
