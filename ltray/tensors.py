@@ -10,10 +10,9 @@ import torch
 from safetensors.torch import load, save
 
 from ltray.files import write_whole
+from ltray.headers import header_of
 
 Tensors = dict[str, torch.Tensor]
-
-LENGTH_BYTES = 8  # in which a file says how long the description of its tensors is
 
 
 def write_tensors(
@@ -42,8 +41,4 @@ def read_tensors(path: Path) -> tuple[Tensors, dict[str, Any]]:
         safetensors.SafetensorError: it is no whole safetensors file.
     """
     content = path.read_bytes()
-    tensors = load(content)
-    length = int.from_bytes(content[:LENGTH_BYTES], "little")
-    described = json.loads(content[LENGTH_BYTES : LENGTH_BYTES + length])
-    said = described.get("__metadata__", {})
-    return tensors, json.loads(said.get("ltray", "{}"))
+    return load(content), header_of(content)

@@ -5,9 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from per_image import write_all_correct, write_bits
 from test_results import (
     LEVELS,
     NOON,
+    TEST_IMAGES,
     VAL_IMAGES,
     experiment_of,
     failed_row,
@@ -26,7 +28,7 @@ from ltray.analysis.results import collect
 from ltray.experiment import Experiment
 from ltray.files import write_json
 from ltray.layout import RunFolder
-from ltray.lottery.tickets import Ticket
+from ltray.lottery.tickets import Ticket, grid
 
 SMALL = experiment_of(sparsities=(0.5, 0.9), reset_epochs=(0, 2))
 EVIL = '<script>alert("x")</script>'
@@ -198,6 +200,42 @@ def test_replicates_give_means_and_intervals(tmp_path: Path) -> None:
     assert "97.0 %-1.0 points95 %: -3.5 to +1.5" in text
     assert "3 of 3 replicates" in text
     assert "One seed is not evidence." not in text
+
+
+def test_one_replicate_has_intervals_over_images(tmp_path: Path) -> None:
+    experiment = experiment_of(sparsities=(0.9,), reset_epochs=(0,))
+
+    def row_of(ticket: Ticket) -> Row:
+        return ticket_row(ticket, val_top1=188 / VAL_IMAGES, test_top1=480 / TEST_IMAGES)
+
+    run = write_run(tmp_path, experiment, row_of)
+    write_bits(run.replicate(0).dense_correct, {"validation": range(190), "test": range(488)})
+    ticket = run.replicate(0).ticket(grid(experiment)[0].name)
+    write_bits(ticket.correct, {"validation": [*range(3, 190), 193], "test": range(8, 488)})
+    text = page_of(run, experiment).text
+    # Tango's intervals of 1 gained, 3 lost of 194, and of 0 gained, 8 lost of 500; Wilson's of
+    # 190 of 194; McNemar's p of 1 to 3 is 0.625.
+    assert "1.0 points below the dense run (95 %: -4.0 to +1.5 points, over images, not ov" in text
+    assert "96.9 %-1.0 points95 %: -4.0 to +1.5" in text
+    assert "96.0 %-1.6 points95 %: -3.1 to -0.8" in text
+    assert "95 % over images: 94.8 % to 99.2 %" in text
+    assert "One point is 1.94 of the 194 validation images and 5 of the 500 test images." in text
+    assert "Of 1 cell compared with the dense run on validation, 0 lie below it and 0 above" in text
+    assert "over images and not over seeds" in text
+    assert text.count("significant") == 1
+    assert "nothing here is called significant" in text
+
+
+def test_intervals_that_cannot_be_told_are_said_to_be(tmp_path: Path) -> None:
+    run = write_run(tmp_path, SMALL)
+    write_all_correct(run)
+    run.replicate(0).ticket(grid(SMALL)[0].name).correct.unlink()
+    run.replicate(0).ticket(grid(SMALL)[1].name).correct.write_bytes(b"x")
+    text = page_of(run, SMALL).text
+    assert "is missing or damaged for 2 networks" in text
+    assert f"tickets/{grid(SMALL)[0].name}/correct.safetensors is missing" in text
+    assert f"tickets/{grid(SMALL)[1].name}/correct.safetensors is damaged" in text
+    assert "Of 2 cells compared" in text
 
 
 def test_tickets_of_other_grids_are_only_counted(tmp_path: Path) -> None:

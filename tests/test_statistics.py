@@ -1,17 +1,32 @@
 from itertools import pairwise
-from math import isclose, sqrt
+from math import isclose
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from test_results import experiment_of, failed_row, ticket_row
+from per_image import write_bits
+from test_results import (
+    TEST_IMAGES,
+    VAL_IMAGES,
+    experiment_of,
+    failed_row,
+    ticket_row,
+    write_run,
+)
 
 from ltray.analysis.columns import Row
+from ltray.analysis.correct import PerImage, read_per_image
 from ltray.analysis.grid import Cell, cells, outside
-from ltray.analysis.results import Rows
+from ltray.analysis.intervals import mean_interval, share_interval
+from ltray.analysis.paired import Pairs, paired_interval
+from ltray.analysis.results import Rows, collect
 from ltray.analysis.statistics import (
+    BeyondChance,
+    answers,
+    beyond_chance,
     decreasing_fit,
-    mean_interval,
+    dense_interval,
     sparsest_matching,
 )
 from ltray.lottery.tickets import Ticket, grid
@@ -31,18 +46,6 @@ def line(differences: list[list[float]]) -> list[Cell]:
             top1 = 0.9 + values[ticket.replicate]
             rows.put(ticket_row(ticket, val_top1=top1, dense_val_top1=0.9), [])
     return cells(rows, experiment)
-
-
-def test_student_interval_by_hand() -> None:
-    # n = 3: mean 2, standard deviation 1, t(0.975, 2) = 4.302653 from any table.
-    interval = mean_interval([1.0, 2.0, 3.0])
-    assert interval is not None
-    assert isclose(interval.low, 2 - 4.302653 / sqrt(3), abs_tol=1e-6)
-    assert isclose(interval.high, 2 + 4.302653 / sqrt(3), abs_tol=1e-6)
-
-
-def test_one_replicate_has_no_interval() -> None:
-    assert mean_interval([0.97]) is None
 
 
 def test_fit_pools_what_rises() -> None:
@@ -128,3 +131,42 @@ def test_fit_never_rises_and_keeps_the_mean(values: list[float]) -> None:
     fit = decreasing_fit(values, [1.0] * len(values))
     assert all(left >= right for left, right in pairwise(fit))
     assert isclose(sum(fit), sum(values), abs_tol=1e-9)
+
+
+def test_one_seed_is_compared_over_images_with_holm(tmp_path: Path) -> None:
+    # Both lose 8 images of which dense has all: p = 2 / 2^8 = 0.0078, doubled by Holm for the
+    # smaller of two; a third cell of 6 to 0, p = 2 / 2^6 = 0.031, is not beyond chance at 3 x p.
+    lost = {0.5: 6, 0.8: 0, 0.9: 8}
+    experiment = experiment_of(sparsities=tuple(lost), reset_epochs=(0,))
+
+    def row_of(ticket: Ticket) -> Row:
+        top1 = (190 - lost[ticket.sparsity]) / VAL_IMAGES
+        return ticket_row(ticket, val_top1=top1, test_top1=488 / TEST_IMAGES)
+
+    run = write_run(tmp_path, experiment, row_of)
+    write_bits(run.replicate(0).dense_correct, {"validation": range(190), "test": range(488)})
+    for ticket in grid(experiment):
+        right = {"validation": range(190 - lost[ticket.sparsity]), "test": range(488)}
+        write_bits(run.replicate(0).ticket(ticket.name).correct, right)
+    rows = collect(run)
+    found = cells(rows, experiment)
+    per_image = read_per_image(run, rows, list(rows.tickets.values()))
+    assert beyond_chance(found, 1, per_image) == BeyondChance(
+        over="images", compared=3, untested=0, below=1, above=0
+    )
+    answer = answers(found, 0.04, per_image)[0]
+    assert (answer.over, answer.cell) == ("images", found[1])
+    assert answer.validation == paired_interval(Pairs(VAL_IMAGES, 0, 0))
+    interval = dense_interval(per_image, "test", [488 / TEST_IMAGES])
+    assert interval == share_interval(488, TEST_IMAGES)
+
+
+def test_several_seeds_are_compared_over_replicates() -> None:
+    # t = -20 sqrt(3) is beyond chance also for two; equal differences have no test.
+    found = line([[-0.019, -0.020, -0.021], [-0.01, -0.01, -0.01], [-0.05, 0.0, 0.04]])
+    assert beyond_chance(found, 3, PerImage()) == BeyondChance(
+        over="replicates", compared=2, untested=1, below=1, above=0
+    )
+    answer = answers(found, 0.04, PerImage())[0]
+    assert answer.over == "replicates"
+    assert answer.validation == mean_interval(found[2].differences)

@@ -7,11 +7,12 @@ from typing import Any
 
 from ltray.analysis import accounts, figures, wording
 from ltray.analysis.columns import Row
+from ltray.analysis.correct import COLUMNS, PerImage, read_per_image
 from ltray.analysis.figures import Curve
 from ltray.analysis.grid import Cell, cells, outside
 from ltray.analysis.heat_map import heat_map, legend
 from ltray.analysis.results import DENSE, Rows, collect
-from ltray.analysis.statistics import answers
+from ltray.analysis.statistics import answers, best_of, beyond_chance, dense_interval
 from ltray.analysis.templates import rendered
 from ltray.experiment import Experiment
 from ltray.files import is_there, read_json, write_whole
@@ -52,28 +53,35 @@ def _content(run: RunFolder, experiment: Experiment, rows: Rows) -> dict[str, An
         "reset_points": sorted(experiment.reset.epochs),
         "prunable": rows.prunable,
         "dense_runs": len(dense),
-        "dense_val": fmean(row["val_top1"] for row in dense) if dense else None,
-        "dense_test": fmean(row["test_top1"] for row in dense) if dense else None,
         "counts": _counts(found),
         "tickets": [row for cell in found for row in _rows(cell)],
         "lost": [row for cell in found for row in (*cell.diverged, *cell.failed)],
         "dead": _dead_layers(done),
         "undone": _undone(found, experiment, outside(rows, experiment)),
-        **_findings(rows, found, dense, experiment.report.margin),
+        **_findings(run, experiment, rows, found, dense),
         **_costs(run, dense, done),
     }
 
 
 def _findings(
-    rows: Rows, found: Sequence[Cell], dense: Sequence[Row], margin: float
+    run: RunFolder,
+    experiment: Experiment,
+    rows: Rows,
+    found: Sequence[Cell],
+    dense: Sequence[Row],
 ) -> dict[str, Any]:
-    answered = answers(found, margin)
+    margin = experiment.report.margin
+    per_image = read_per_image(run, rows, _asked_over_images(found))
+    answered = answers(found, margin, per_image)
     chosen = [answer.cell for answer in answered if answer.cell is not None]
     curves = _curves(rows, found, chosen)
     return {
         "answers": answered,
-        # Of equally sparse ones that of the earliest reset point says most.
-        "best": max(chosen, key=lambda cell: (cell.sparsity, -cell.reset_epoch), default=None),
+        "best": best_of(answered),
+        "beyond_chance": beyond_chance(found, experiment.replicates, per_image),
+        "points_in_images": _points_in_images(per_image),
+        "unreadable": _unreadable(run, per_image),
+        **_dense_accuracy(dense, per_image),
         "heat_map": heat_map(found, margin, [cell.place for cell in chosen]),
         "legend": legend(margin),
         "glyphs": figures.GLYPHS,
@@ -81,6 +89,40 @@ def _findings(
         "curves": curves,
         "curves_figure": figures.learning_curves(curves) if curves else None,
     }
+
+
+def _asked_over_images(found: Sequence[Cell]) -> list[Row]:
+    """The tickets that chance can only be reckoned over images for: one seed of their cell."""
+    return [row for cell in found if cell.comparable and len(cell.done) == 1 for row in cell.done]
+
+
+def _dense_accuracy(dense: Sequence[Row], per_image: PerImage) -> dict[str, Any]:
+    """Mean and interval of the dense runs' accuracy on validation and test."""
+    said: dict[str, Any] = {}
+    for split, column in COLUMNS.items():
+        top1 = [row[column] for row in dense]
+        name = f"dense_{column.removesuffix('_top1')}"
+        said[name] = fmean(top1) if top1 else None
+        said[f"{name}_interval"] = dense_interval(per_image, split, top1) if top1 else None
+    return said
+
+
+def _points_in_images(per_image: PerImage) -> list[str]:
+    """What a percentage point is worth, in images of each split whose size is known."""
+    sizes = {split: per_image.images(split) for split in COLUMNS}
+    return [
+        f"{images / 100:,.4g} of the {images:,} {split} images"
+        for split, images in sizes.items()
+        if images is not None
+    ]
+
+
+def _unreadable(run: RunFolder, per_image: PerImage) -> list[tuple[str, str]]:
+    """(file, what is wrong with it), the file as seen from the run's folder."""
+    return [
+        (path.relative_to(run.path).as_posix(), problem)
+        for path, problem in per_image.unreadable.items()
+    ]
 
 
 def _costs(run: RunFolder, dense: Sequence[Row], done: Sequence[Row]) -> dict[str, Any]:

@@ -1,22 +1,19 @@
-"""What the numbers allow one to say: intervals, the isotonic fit, the sparsest matching ticket."""
+"""What the numbers allow one to say: the sparsest matching ticket, and what is beyond chance."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import sqrt
-from statistics import fmean, stdev
+from typing import Literal
 
+from ltray.analysis.correct import PerImage
 from ltray.analysis.grid import Cell
+from ltray.analysis.intervals import Interval, holm, mean_interval, mean_test, share_interval
+from ltray.analysis.paired import mcnemar, paired_interval
 from ltray.analysis.results import within_margin
 
-CONFIDENCE = 0.95
+Over = Literal["images", "replicates"]
+"""What chance is reckoned over: other images for this one seed, or other seeds."""
 
-
-@dataclass(frozen=True)
-class Interval:
-    """A confidence interval, both ends included."""
-
-    low: float
-    high: float
+LEVEL = 0.05
 
 
 @dataclass(frozen=True)
@@ -25,29 +22,34 @@ class Answer:
 
     Attributes:
         compared: how many cells there were to choose from.
-        interval: of the cell's mean difference to the dense run; None for one replicate.
+        over: of the intervals; None without a cell.
+        validation: of the cell's mean difference to the dense run; None where nothing tells.
+        test: likewise, on images that have chosen nothing.
     """
 
     reset_epoch: float
     compared: int
     cell: Cell | None
-    interval: Interval | None
+    over: Over | None
+    validation: Interval | None
+    test: Interval | None
 
 
-def mean_interval(values: Sequence[float], confidence: float = CONFIDENCE) -> Interval | None:
-    """Student's t interval of the mean over replicates; None for one, which says nothing of spread.
+@dataclass(frozen=True)
+class BeyondChance:
+    """How many cells of the grid differ from the dense run by more than chance.
 
-    Source: Student 1908, "The probable error of a mean".
+    Attributes:
+        compared: the cells whose p-values were corrected together.
+        untested: cells that are comparable, but have no p-value.
+        below, above: of those compared.
     """
-    from scipy.special import stdtrit
 
-    n = len(values)
-    if n < 2:
-        return None
-    quantile = float(stdtrit(n - 1, (1 + confidence) / 2))
-    half = quantile * stdev(values) / sqrt(n)
-    middle = fmean(values)
-    return Interval(middle - half, middle + half)
+    over: Over
+    compared: int
+    untested: int
+    below: int
+    above: int
 
 
 def decreasing_fit(values: Sequence[float], weights: Sequence[float]) -> list[float]:
@@ -83,19 +85,84 @@ def sparsest_matching(cells: Sequence[Cell], margin: float) -> Cell | None:
     return matching[-1] if matching else None
 
 
-def answers(cells: Sequence[Cell], margin: float) -> list[Answer]:
+def answers(cells: Sequence[Cell], margin: float, per_image: PerImage) -> list[Answer]:
     """The sparsest matching cell of every reset point, the earliest point first."""
     return [
-        _answer(reset_epoch, [cell for cell in cells if cell.reset_epoch == reset_epoch], margin)
-        for reset_epoch in sorted({cell.reset_epoch for cell in cells})
+        _answer([cell for cell in cells if cell.reset_epoch == point], margin, per_image)
+        for point in sorted({cell.reset_epoch for cell in cells})
     ]
 
 
-def _answer(reset_epoch: float, line: Sequence[Cell], margin: float) -> Answer:
+def best_of(answered: Sequence[Answer]) -> Answer | None:
+    """The sparsest of all reset points; of equally sparse ones the earliest point says most."""
+    found = [answer for answer in answered if answer.cell is not None]
+    return max(found, key=_sparsest_then_earliest, default=None)
+
+
+def _sparsest_then_earliest(answer: Answer) -> tuple[float, float]:
+    assert answer.cell is not None
+    return answer.cell.sparsity, -answer.reset_epoch
+
+
+def beyond_chance(cells: Sequence[Cell], replicates: int, per_image: PerImage) -> BeyondChance:
+    """Compare every cell of the grid with the dense run on validation.
+
+    One replicate: McNemar's exact test over images. Several: Student's t test over replicates.
+    Either with Holm's correction over all cells compared, at a level of 5 %.
+    """
+    comparable = [cell for cell in cells if cell.comparable]
+    tested = [
+        (cell.difference, p)
+        for cell in comparable
+        if (p := _p_value(cell, replicates, per_image)) is not None
+    ]
+    adjusted = holm([p for _, p in tested])
+    beyond = [difference for (difference, _), p in zip(tested, adjusted, strict=True) if p <= LEVEL]
+    return BeyondChance(
+        over="images" if replicates == 1 else "replicates",
+        compared=len(tested),
+        untested=len(comparable) - len(tested),
+        below=sum(difference < 0 for difference in beyond),
+        above=sum(difference > 0 for difference in beyond),
+    )
+
+
+def dense_interval(per_image: PerImage, split: str, top1: Sequence[float]) -> Interval | None:
+    """Of the dense run's accuracy: over images for one dense run, over replicates for several."""
+    if len(top1) > 1:
+        return mean_interval(top1)
+    right = next((correct[split] for correct in per_image.dense.values()), None)
+    return None if right is None else share_interval(right.count, right.images)
+
+
+def _answer(line: Sequence[Cell], margin: float, per_image: PerImage) -> Answer:
     cell = sparsest_matching(line, margin)
+    intervals = (None, None) if cell is None else _intervals(cell, per_image)
     return Answer(
-        reset_epoch=reset_epoch,
+        reset_epoch=line[0].reset_epoch,
         compared=sum(cell.comparable for cell in line),
         cell=cell,
-        interval=None if cell is None else mean_interval(cell.differences),
+        over=None if cell is None else _over(cell),
+        validation=intervals[0],
+        test=intervals[1],
     )
+
+
+def _over(cell: Cell) -> Over:
+    return "images" if len(cell.done) == 1 else "replicates"
+
+
+def _intervals(cell: Cell, per_image: PerImage) -> tuple[Interval | None, Interval | None]:
+    """Of a cell's mean difference to the dense run, on validation and on test."""
+    if _over(cell) == "replicates":
+        return mean_interval(cell.differences), mean_interval(cell.test_differences)
+    found = [per_image.pairs(cell.done[0], split) for split in ("validation", "test")]
+    validation, test = (None if pairs is None else paired_interval(pairs) for pairs in found)
+    return validation, test
+
+
+def _p_value(cell: Cell, replicates: int, per_image: PerImage) -> float | None:
+    if replicates > 1:
+        return mean_test(cell.differences)
+    pairs = per_image.pairs(cell.done[0], "validation")
+    return None if pairs is None else mcnemar(pairs)
