@@ -31,8 +31,9 @@ class Pairs:
 def paired_interval(pairs: Pairs, confidence: float = CONFIDENCE) -> Interval:
     """The score interval of `pairs.difference`, over images like these and for these two networks.
 
-    Networks that agree on nearly all images are the rule here, and there this interval holds its
-    confidence where simpler ones are too wide: benchmarks/coverage.py shows it.
+    Networks that agree on nearly all images are the rule here. With 216 images, 1 % of them gained
+    and 1 % lost, 95 % intervals of this kind cover the truth in 95.6 % of all samples, those of
+    Newcombe's method 10 in 99.2 % (exact sum, 200,000 samples): benchmarks/interval_coverage.py.
 
     Source: Tango 1998, "Equivalence test and confidence interval for the difference in
         proportions for the paired-sample design".
