@@ -5,7 +5,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from ltray.analysis import accounts, figures, wording
+from ltray.analysis import accounts, figures, layers, wording
 from ltray.analysis.columns import Row
 from ltray.analysis.correct import COLUMNS, PerImage, read_per_image
 from ltray.analysis.figures import Curve
@@ -56,7 +56,7 @@ def _content(run: RunFolder, experiment: Experiment, rows: Rows) -> dict[str, An
         "counts": _counts(found),
         "tickets": [row for cell in found for row in _rows(cell)],
         "lost": [row for cell in found for row in (*cell.diverged, *cell.failed)],
-        "dead": _dead_layers(done),
+        **_layers(run, experiment, rows, done),
         "undone": _undone(found, experiment, outside(rows, experiment)),
         **_findings(run, experiment, rows, found, dense),
         **_costs(run, dense, done),
@@ -189,13 +189,16 @@ def _rows(cell: Cell) -> list[Row]:
     return sorted((*cell.done, *cell.diverged, *cell.failed), key=lambda row: row["replicate"])
 
 
-def _dead_layers(done: Sequence[Row]) -> list[tuple[float, list[str]]]:
-    """(sparsity, the layers that a ticket of it has nothing left of), where there are any."""
-    by_sparsity: dict[float, set[str]] = {}
-    for row in done:
-        if row["dead_layers"]:
-            by_sparsity.setdefault(row["sparsity"], set()).update(row["dead_layers"])
-    return [(sparsity, sorted(names)) for sparsity, names in sorted(by_sparsity.items())]
+def _layers(
+    run: RunFolder, experiment: Experiment, rows: Rows, done: Sequence[Row]
+) -> dict[str, Any]:
+    found = layers.read_layers(run, experiment, rows.prunable)
+    return {
+        "layers": found,
+        "dead": layers.dead_layers(done, found),
+        "layer_legend": layers.legend(),
+        "layer_tooltip": layers.tooltip,
+    }
 
 
 def _undone(found: Sequence[Cell], experiment: Experiment, others: int) -> list[str]:
