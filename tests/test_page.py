@@ -32,6 +32,10 @@ from ltray.lottery.tickets import Ticket, grid
 
 SMALL = experiment_of(sparsities=(0.5, 0.9), reset_epochs=(0, 2))
 EVIL = '<script>alert("x")</script>'
+WORDS = """
+    layer weight epoch step validation test dense-run mask sparsity dead-layer reset-point ticket
+    matching winning-ticket control replicate pack trial
+"""
 VOID = {"meta", "link", "br"}
 
 
@@ -260,6 +264,14 @@ def test_everything_foreign_is_escaped(tmp_path: Path) -> None:
     page = page_of(run, experiment)
     assert "script" not in page.tags
     assert page.text.count(EVIL) >= 9
+
+
+def test_words_are_explained_at_the_end(tmp_path: Path) -> None:
+    page = page_of(write_run(tmp_path, SMALL), SMALL)
+    explained = {name for name in page.ids if name.startswith("word-")}
+    assert explained == {f"word-{word}" for word in WORDS.split()}
+    assert {name for name in page.references if name.startswith("word-")} <= explained
+    assert len([name for name in page.references if name.startswith("word-")]) >= 7
 
 
 def test_page_is_the_same_bytes_each_time(tmp_path: Path) -> None:
