@@ -165,3 +165,8 @@ def data_folder(root: Path, data_id: str) -> DataFolder:
 def run_folder(root: Path, experiment_id: str) -> RunFolder:
     """The run of an experiment id."""
     return RunFolder(root / experiment_id)
+
+
+def comparison_page(one: RunFolder, other: RunFolder) -> Path:
+    """The page of two runs side by side, in the root of the first."""
+    return one.path.parent / f"compare-{one.path.name}-{other.path.name}.html"

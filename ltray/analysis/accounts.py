@@ -12,6 +12,9 @@ from ltray.analysis.wording import duration, listed, quantity
 
 Launch = dict[str, Any]
 
+TRAINED_ON = {"Trained on": "device", "Nodes": "node", "Backend": "backend"}
+"""label -> the column that says it"""
+
 
 @dataclass(frozen=True)
 class Stage:

@@ -99,6 +99,36 @@ def accuracy_against_density(
         return _svg(figure, f"accuracy-{split}", alt)
 
 
+@dataclass(frozen=True)
+class ComparedLine:
+    """One run's cells of one reset point, and the mean accuracy of its dense runs."""
+
+    label: str
+    cells: Sequence[Cell]
+    dense_top1: float
+
+
+def compared_accuracy(reset_epoch: str, lines: Sequence[ComparedLine]) -> str:
+    """Validation top-1 over the share of weights kept, a line per run, each with its dense run's.
+
+    Args:
+        reset_epoch: as written; all cells are of this reset point.
+    """
+    with _styled():
+        figure, axes = _axes()
+        for number, line in enumerate(lines):
+            _draw_line(axes, line.cells, "val_top1", number)
+            axes.axhline(line.dense_top1, color=_LINES[number], linewidth=1, linestyle="--")
+        _density_axis(axes, [cell.mean("density_kept") for line in lines for cell in line.cells])
+        axes.set_ylabel("validation top-1")
+        names = " and ".join(f"{line.label}, dense {_percent(line.dense_top1)}" for line in lines)
+        alt = (
+            f"Validation top-1 accuracy against the share of weights kept, reset to epoch "
+            f"{reset_epoch}: {names}."
+        )
+        return _svg(figure, f"compared-{reset_epoch.replace('.', '-')}", alt)
+
+
 def learning_curves(curves: Sequence[Curve]) -> str:
     """Validation top-1 over the epochs of the dense run and of a few tickets."""
     from matplotlib.ticker import MaxNLocator

@@ -1,5 +1,6 @@
 """The current grid as cells: one sparsity at one reset point, over all replicates."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
@@ -80,6 +81,22 @@ def cells(rows: Rows, experiment: Experiment) -> list[Cell]:
         place = places.setdefault((ticket.sparsity, ticket.reset_epoch), [])
         place.append(rows.tickets.get(key(ticket)))
     return [_cell(*place, found) for place, found in places.items()]
+
+
+def counts_of(cells: Sequence[Cell]) -> dict[str, int]:
+    """How many tickets are `done`, `diverged`, `failed` and `missing`, and there are in `all`."""
+    return {
+        "done": sum(len(cell.done) for cell in cells),
+        "diverged": sum(len(cell.diverged) for cell in cells),
+        "failed": sum(len(cell.failed) for cell in cells),
+        "missing": sum(cell.missing for cell in cells),
+        "all": sum(cell.replicates for cell in cells),
+    }
+
+
+def single_seeds(cells: Sequence[Cell]) -> list[Row]:
+    """The tickets that chance can only be reckoned over images for: the one seed of their cell."""
+    return [row for cell in cells if cell.comparable and len(cell.done) == 1 for row in cell.done]
 
 
 def outside(rows: Rows, experiment: Experiment) -> int:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import sqrt
-from statistics import NormalDist, fmean, stdev
+from statistics import NormalDist, fmean, stdev, variance
 
 from ltray.analysis.results import TOLERANCE
 
@@ -52,6 +52,36 @@ def mean_test(values: Sequence[float]) -> float | None:
         return None
     t = fmean(values) / (stdev(values) / sqrt(n))
     return float(2 * stdtr(n - 1, -abs(t)))
+
+
+def two_means(
+    ones: Sequence[float], others: Sequence[float], confidence: float = CONFIDENCE
+) -> tuple[Interval, float] | None:
+    """The mean of `others` minus that of `ones`: its interval, and the p-value that it is 0.
+
+    The two are of different seeds, or of seeds that mean different things, so nothing is paired.
+
+    Returns:
+        None where either has fewer than two values, or neither any spread.
+
+    Source: Welch 1947, "The generalization of 'Student's' problem when several different
+        population variances are involved".
+    """
+    from scipy.special import stdtr, stdtrit
+
+    if min(len(ones), len(others)) < 2:
+        return None
+    parts = [variance(values) / len(values) for values in (ones, others)]
+    if sum(parts) < TOLERANCE**2:
+        return None
+    error = sqrt(sum(parts))
+    freedom = sum(parts) ** 2 / sum(
+        part**2 / (len(values) - 1) for part, values in zip(parts, (ones, others), strict=True)
+    )
+    difference = fmean(others) - fmean(ones)
+    half = float(stdtrit(freedom, (1 + confidence) / 2)) * error
+    p_value = float(2 * stdtr(freedom, -abs(difference) / error))
+    return Interval(difference - half, difference + half), p_value
 
 
 def share_interval(right: int, images: int, confidence: float = CONFIDENCE) -> Interval:

@@ -9,7 +9,7 @@ from ltray.analysis import accounts, figures, layers, wording
 from ltray.analysis.columns import Row
 from ltray.analysis.correct import COLUMNS, PerImage, read_per_image
 from ltray.analysis.figures import Curve
-from ltray.analysis.grid import Cell, cells, outside
+from ltray.analysis.grid import Cell, cells, counts_of, outside, single_seeds
 from ltray.analysis.heat_map import heat_map, legend
 from ltray.analysis.results import DENSE, Rows, collect
 from ltray.analysis.statistics import answers, best_of, beyond_chance, dense_interval
@@ -19,7 +19,6 @@ from ltray.files import is_there, read_json, write_whole
 from ltray.layout import RunFolder
 
 _TEMPLATE = "report.html.jinja"
-_TRAINED_ON = {"Trained on": "device", "Nodes": "node", "Backend": "backend"}
 _CONTROLS = {
     "shuffled_mask": "each mask shuffled inside its layers",
     "random_init": "each mask on fresh initial weights",
@@ -53,7 +52,7 @@ def _content(run: RunFolder, experiment: Experiment, rows: Rows) -> dict[str, An
         "reset_points": sorted(experiment.reset.epochs),
         "prunable": rows.prunable,
         "dense_runs": len(dense),
-        "counts": _counts(found),
+        "counts": counts_of(found),
         "tickets": [row for cell in found for row in _rows(cell)],
         "lost": [row for cell in found for row in (*cell.diverged, *cell.failed)],
         **_layers(run, experiment, rows, done),
@@ -71,7 +70,7 @@ def _findings(
     dense: Sequence[Row],
 ) -> dict[str, Any]:
     margin = experiment.report.margin
-    per_image = read_per_image(run, rows, _asked_over_images(found))
+    per_image = read_per_image(run, rows, single_seeds(found))
     answered = answers(found, margin, per_image)
     chosen = [answer.cell for answer in answered if answer.cell is not None]
     curves = _curves(rows, found, chosen)
@@ -89,11 +88,6 @@ def _findings(
         "curves": curves,
         "curves_figure": figures.learning_curves(curves) if curves else None,
     }
-
-
-def _asked_over_images(found: Sequence[Cell]) -> list[Row]:
-    """The tickets that chance can only be reckoned over images for: one seed of their cell."""
-    return [row for cell in found if cell.comparable and len(cell.done) == 1 for row in cell.done]
 
 
 def _dense_accuracy(dense: Sequence[Row], per_image: PerImage) -> dict[str, Any]:
@@ -135,18 +129,9 @@ def _costs(run: RunFolder, dense: Sequence[Row], done: Sequence[Row]) -> dict[st
         "machine": accounts.machine(launches[-1]) if launches else None,
         "work": accounts.work(dense, done),
         "trained_on": {
-            label: accounts.counted(trained, column) for label, column in _TRAINED_ON.items()
+            label: accounts.counted(trained, column)
+            for label, column in accounts.TRAINED_ON.items()
         },
-    }
-
-
-def _counts(found: Sequence[Cell]) -> dict[str, int]:
-    return {
-        "done": sum(len(cell.done) for cell in found),
-        "diverged": sum(len(cell.diverged) for cell in found),
-        "failed": sum(len(cell.failed) for cell in found),
-        "missing": sum(cell.missing for cell in found),
-        "all": sum(cell.replicates for cell in found),
     }
 
 
@@ -202,7 +187,7 @@ def _layers(
 
 
 def _undone(found: Sequence[Cell], experiment: Experiment, others: int) -> list[str]:
-    counts = _counts(found)
+    counts = counts_of(found)
     said = []
     if counts["missing"]:
         tickets = wording.quantity(counts["missing"], "ticket")

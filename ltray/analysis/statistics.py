@@ -108,20 +108,28 @@ def beyond_chance(cells: Sequence[Cell], replicates: int, per_image: PerImage) -
     """Compare every cell of the grid with the dense run on validation.
 
     One replicate: McNemar's exact test over images. Several: Student's t test over replicates.
-    Either with Holm's correction over all cells compared, at a level of 5 %.
     """
-    comparable = [cell for cell in cells if cell.comparable]
-    tested = [
-        (cell.difference, p)
-        for cell in comparable
-        if (p := _p_value(cell, replicates, per_image)) is not None
+    tests = [
+        (cell.difference, _p_value(cell, replicates, per_image))
+        for cell in cells
+        if cell.comparable
     ]
+    return corrected(tests, "images" if replicates == 1 else "replicates")
+
+
+def corrected(tests: Sequence[tuple[float, float | None]], over: Over) -> BeyondChance:
+    """How many differences are beyond chance at 5 %, with Holm's correction for all of them.
+
+    Args:
+        tests: (difference, p-value) of each; None where it could not be tested.
+    """
+    tested = [(difference, p) for difference, p in tests if p is not None]
     adjusted = holm([p for _, p in tested])
     beyond = [difference for (difference, _), p in zip(tested, adjusted, strict=True) if p <= LEVEL]
     return BeyondChance(
-        over="images" if replicates == 1 else "replicates",
+        over=over,
         compared=len(tested),
-        untested=len(comparable) - len(tested),
+        untested=len(tests) - len(tested),
         below=sum(difference < 0 for difference in beyond),
         above=sum(difference > 0 for difference in beyond),
     )
