@@ -27,9 +27,14 @@ QUIET = [
 
 
 class Page:
-    """A tab."""
+    """A tab.
+
+    Attributes:
+        events: what it told unasked, for the domains of the protocol that were enabled.
+    """
 
     def __init__(self, socket: aiohttp.ClientWebSocketResponse) -> None:
+        self.events: list[dict[str, Any]] = []
         self._socket = socket
         self._numbers = itertools.count()
 
@@ -39,6 +44,8 @@ class Page:
         await self._socket.send_json({"id": number, "method": method, "params": params})
         while True:
             message = await self._socket.receive_json()
+            if "method" in message:
+                self.events.append(message)
             if message.get("id") == number:
                 if "navigated" in message.get("error", {}).get("message", ""):
                     return await self.ask(method, **params)  # the page that was asked is gone
@@ -50,9 +57,18 @@ class Page:
         await self.ask("Page.navigate", url=url)
 
     async def value(self, script: str) -> Any:
-        """What a line of JavaScript gives."""
-        told = await self.ask("Runtime.evaluate", expression=script, returnByValue=True)
+        """What a line of JavaScript gives; where that is a promise, what it comes to."""
+        told = await self.ask(
+            "Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True
+        )
         return told["result"].get("value")
+
+    async def look(self, width: int, scheme: str) -> None:
+        """Show pages as on a screen of some width in pixels, in `light` or `dark` colours."""
+        size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+        await self.ask("Emulation.setDeviceMetricsOverride", **size)
+        wanted = [{"name": "prefers-color-scheme", "value": scheme}]
+        await self.ask("Emulation.setEmulatedMedia", features=wanted)
 
     async def text(self) -> str:
         """All that can be read on the page."""
