@@ -47,11 +47,13 @@ def _report(run: "Run") -> "Path":
     from ltray.cluster.lease import has_driver, only_driver
     from ltray.locate import write_experiment
 
-    if not has_driver(run.folder):  # a sweep at work writes its tables itself
-        with only_driver(run.folder):
-            write_experiment(run)
-            write_tables(run.folder, collect(run.folder), run.experiment.report.margin)
-    return write_report(run.folder, run.experiment)
+    if has_driver(run.folder):  # a sweep at work writes its tables itself
+        return write_report(run.folder, run.experiment)
+    with only_driver(run.folder):
+        write_experiment(run)
+        rows = collect(run.folder)
+        write_tables(run.folder, rows, run.experiment.report.margin)
+    return write_report(run.folder, run.experiment, rows)
 
 
 def _comparison(one: "Run", other: "Run") -> "Path":

@@ -25,13 +25,15 @@ _CONTROLS = {
 }
 
 
-def write_report(run: RunFolder, experiment: Experiment) -> Path:
+def write_report(run: RunFolder, experiment: Experiment, rows: Rows | None = None) -> Path:
     """Write report.html from what lies in the run's folders; returns its path.
 
     Args:
         experiment: resolved; its grid is the one that the page speaks of.
+        rows: of the run, where they have been collected just now.
     """
-    write_whole(run.report, render(run, experiment, collect(run)).encode())
+    found = collect(run) if rows is None else rows
+    write_whole(run.report, render(run, experiment, found).encode())
     return run.report
 
 
