@@ -154,6 +154,21 @@ def test_grids_are_joined_and_compared_where_both_have_a_cell(tmp_path: Path) ->
     assert "what each network has right, image by image, cannot be read" in page.text
 
 
+def test_half_finished_replicates_are_not_paired_over_images(tmp_path: Path) -> None:
+    experiment = experiment_of(sparsities=(0.9,), reset_epochs=(0,), replicates=3)
+
+    def first(ticket: Ticket) -> Row | None:
+        return ticket_row(ticket) if ticket.replicate == 0 else None
+
+    a = run_of(tmp_path, "a-1", experiment, first)
+    b = run_of(tmp_path, "b-2", experiment, first)
+    write_all_correct(a.folder)
+    write_all_correct(b.folder)
+    text = page_of(a, b).text
+    assert "There are no intervals: chance over seeds needs at least two finished" in text
+    assert "over replicates, or images where one replicate has finished." in text
+
+
 def test_half_finished_and_empty_runs(tmp_path: Path) -> None:
     def row_of(ticket: Ticket) -> Row:
         return failed_row(ticket, status="diverged", error="the loss is not finite")

@@ -226,6 +226,7 @@ def test_one_replicate_has_intervals_over_images(tmp_path: Path) -> None:
     assert "One point is 1.94 of the 194 validation images and 5 of the 500 test images." in text
     assert "Of 1 cell compared with the dense run on validation, 0 lie below it and 0 above" in text
     assert "over images and not over seeds" in text
+    assert "lies within the margin for 0 of the 1 ticket above that has one." in text
     assert text.count("significant") == 1
     assert "nothing here is called significant" in text
 

@@ -157,8 +157,10 @@ def test_one_seed_is_compared_over_images_with_holm(tmp_path: Path) -> None:
     answer = answers(found, 0.04, per_image)[0]
     assert (answer.over, answer.cell) == ("images", found[1])
     assert answer.validation == paired_interval(Pairs(VAL_IMAGES, 0, 0))
-    interval = dense_interval(per_image, "test", [488 / TEST_IMAGES])
-    assert interval == share_interval(488, TEST_IMAGES)
+    assert not answer.surely(0.019)  # no image differs: z^2 / (194 + z^2) = 0.0194
+    assert answer.surely(0.02)
+    assert dense_interval(per_image, "test", [rows.dense[0]]) == share_interval(488, TEST_IMAGES)
+    assert dense_interval(PerImage(), "test", [rows.dense[0]]) is None
 
 
 def test_several_seeds_are_compared_over_replicates() -> None:

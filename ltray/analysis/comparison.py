@@ -72,8 +72,20 @@ class Side:
         return fmean(row[COLUMNS[split]] for row in self.dense) if self.dense else None
 
     def dense_interval(self, split: str) -> Interval | None:
-        top1 = [row[COLUMNS[split]] for row in self.dense]
-        return dense_interval(self.per_image, split, top1) if top1 else None
+        return dense_interval(self.per_image, split, self.dense) if self.dense else None
+
+    @property
+    def single(self) -> bool:
+        """Whether there is but one replicate to have."""
+        return self.run.experiment.replicates == 1
+
+    @property
+    def over(self) -> str:
+        """What the intervals of its answers are reckoned over, in words."""
+        if self.single:
+            return "over images, not over seeds"
+        some = any(answer.over == "images" for answer in self.answers)
+        return "over replicates" + (", or images where one replicate has finished" if some else "")
 
 
 @dataclass(frozen=True)
@@ -201,7 +213,7 @@ def _difference(ours: tuple[Side, Cell], theirs: tuple[Side, Cell], paired_up: b
     look = tone(value, max(a.margin, b.margin))
     if len(one.done) > 1 and len(other.done) > 1:
         found = two_means(_top1(one), _top1(other))
-    elif len(one.done) == len(other.done) == 1 and paired_up:
+    elif a.single and b.single and paired_up:
         found = _over_images(a.right(one), b.right(other))
     else:
         found = None
@@ -220,9 +232,8 @@ def _over_images(one: Right | None, other: Right | None) -> tuple[Interval, floa
 
 
 def _beyond_chance(found: Mapping[Place, Difference], a: Side, b: Side) -> BeyondChance:
-    single = a.run.experiment.replicates == b.run.experiment.replicates == 1
     tests = [(difference.value, difference.p_value) for difference in found.values()]
-    return corrected(tests, "images" if single else "replicates")
+    return corrected(tests, "images" if a.single and b.single else "replicates")
 
 
 def _figure(a: Side, b: Side, reset_epoch: float) -> tuple[float, str]:

@@ -79,6 +79,8 @@ def _findings(
     return {
         "answers": answered,
         "best": best_of(answered),
+        "told": sum(answer.validation is not None for answer in answered),
+        "surely": sum(answer.surely(margin) for answer in answered),
         "beyond_chance": beyond_chance(found, experiment.replicates, per_image),
         "points_in_images": _points_in_images(per_image),
         "unreadable": _unreadable(run, per_image),
@@ -96,10 +98,9 @@ def _dense_accuracy(dense: Sequence[Row], per_image: PerImage) -> dict[str, Any]
     """Mean and interval of the dense runs' accuracy on validation and test."""
     said: dict[str, Any] = {}
     for split, column in COLUMNS.items():
-        top1 = [row[column] for row in dense]
         name = f"dense_{column.removesuffix('_top1')}"
-        said[name] = fmean(top1) if top1 else None
-        said[f"{name}_interval"] = dense_interval(per_image, split, top1) if top1 else None
+        said[name] = fmean(row[column] for row in dense) if dense else None
+        said[f"{name}_interval"] = dense_interval(per_image, split, dense) if dense else None
     return said
 
 

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from ltray.analysis.correct import PerImage
+from ltray.analysis.columns import Row
+from ltray.analysis.correct import COLUMNS, PerImage
 from ltray.analysis.grid import Cell
 from ltray.analysis.intervals import Interval, holm, mean_interval, mean_test, share_interval
 from ltray.analysis.paired import mcnemar, paired_interval
@@ -33,6 +34,10 @@ class Answer:
     over: Over | None
     validation: Interval | None
     test: Interval | None
+
+    def surely(self, margin: float) -> bool:
+        """Whether the whole interval of validation is within the margin."""
+        return self.validation is not None and within_margin(self.validation.low, margin)
 
 
 @dataclass(frozen=True)
@@ -135,12 +140,16 @@ def corrected(tests: Sequence[tuple[float, float | None]], over: Over) -> Beyond
     )
 
 
-def dense_interval(per_image: PerImage, split: str, top1: Sequence[float]) -> Interval | None:
-    """Of the dense run's accuracy: over images for one dense run, over replicates for several."""
-    if len(top1) > 1:
-        return mean_interval(top1)
-    right = next((correct[split] for correct in per_image.dense.values()), None)
-    return None if right is None else share_interval(right.count, right.images)
+def dense_interval(per_image: PerImage, split: str, dense: Sequence[Row]) -> Interval | None:
+    """Of the accuracy of dense runs: over images for one, over replicates for several.
+
+    Args:
+        dense: the rows of the dense runs, at least one.
+    """
+    if len(dense) > 1:
+        return mean_interval([row[COLUMNS[split]] for row in dense])
+    correct = per_image.dense.get(dense[0]["replicate"])
+    return None if correct is None else share_interval(correct[split].count, correct[split].images)
 
 
 def _answer(line: Sequence[Cell], margin: float, per_image: PerImage) -> Answer:
