@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 
+from ltray.analysis.accounts import RETRAININGS
 from ltray.analysis.card import write_card
 from ltray.analysis.results import Rows, collect, write_tables
 from ltray.cluster.broken_gpus import BrokenGpus
@@ -156,7 +157,7 @@ def _sweep(  # noqa: PLR0913, PLR0917 (what a launch needs)
         resources = trial_resources(sweep, cluster, sweep.gpus_per_trial)
         slots = Slots(resources, cluster, launch.broken, say, series.packs)
         storage = run.folder.tune(launch.name)
-        with launch.stage("retrainings"):
+        with launch.stage(RETRAININGS):
             try:
                 Retraining(run, launch, trajectories, rows, slots, storage, say, series).finish()
             finally:
