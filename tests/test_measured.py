@@ -94,6 +94,12 @@ def test_tickets_of_a_pack_are_one_trial_and_its_parts_are_several() -> None:
     assert [(trial.busy.total_seconds(), len(trial.rows)) for trial in trials] == [(11, 2), (9, 2)]
 
 
+def test_tickets_of_a_pack_whose_times_overlap_or_are_none_are_one_trial() -> None:
+    (trial,) = trials_of([gpu("a", "0", 0, 10), gpu("a", "0", 8, 12)])
+    assert trial.busy == timedelta(seconds=12)
+    assert len(trials_of([gpu("a", "0", 5, 5), gpu("a", "0", 5, 5)])) == 1
+
+
 def test_a_pack_of_each_replicate_is_a_trial_of_its_own() -> None:
     assert len(trials_of([row("a", 0, 10), row("a", 0, 10, replicate=1)])) == 2
 
@@ -141,9 +147,11 @@ def test_time_above_the_usual_before_a_trial_begun_again_is_put_down_to_failures
         gpu("b", "0", 12, 20),  # 2 s: usual
         gpu("c", "0", 22, 30),  # 2 s
         gpu("d", "1", 0, 10),
-        gpu("e", "1", 19, 30, attempts=3),  # 9 s, of which 7 are not usual
+        gpu("e", "1", 19, 20, attempts=3),  # 9 s, of which 7 are not usual
+        gpu("f", "1", 28, 30, attempts=2),  # 8 s, of which 6 are not usual
+        gpu("g", "1", 35, 36, attempts=2),  # 5 s, of which 3 are not usual
     ]
-    idle = {"start-up": 0, "waiting": 6, "failures": 7, "straggler": 0}
+    idle = {"start-up": 0, "waiting": 10, "failures": 16, "straggler": 6}
     assert seconds(found(rows)) == idle
 
 
@@ -312,6 +320,22 @@ def test_interval_covers_the_share_of_the_mean_sweep() -> None:
     assert widths[30] < 0.15
 
 
+def test_chance_in_the_pauses_alone_widens_the_interval() -> None:
+    def width(pauses: Sequence[float]) -> float:
+        rows, ends = [], [0.0, 0.0]
+        for number, pause in enumerate(pauses):
+            device = number % 2
+            start = ends[device] + pause
+            ends[device] = start + 100
+            rows.append(gpu(str(number), str(device), start, ends[device]))
+        share = serial_share(found(rows), random.Random(1))
+        assert share is not None
+        return share.high - share.low
+
+    assert width([10] * 20) == pytest.approx(0, abs=1e-9)
+    assert width([0, 20] * 10) > 0.01
+
+
 def test_one_worker_has_no_serial_share() -> None:
     assert serial_share(found([row("a", 0, 10), row("b", 11, 20)]), random.Random(1)) is None
     at_once = found([gpu("a", "0", 5, 5), gpu("b", "1", 5, 5)])
@@ -323,16 +347,16 @@ def test_gpu_use_is_the_mean_of_the_trials_that_run() -> None:
     rows = [
         gpu("a", "0", 0, 10, gpu_utilisation=0.5),
         gpu("b", "1", 4, 14, gpu_utilisation=0.9),
-        gpu("c", "0", 20, 30, gpu_utilisation=1.0),
+        gpu("c", "0", 20, 40, gpu_utilisation=1.0),
         gpu("d", "1", 20, 30),
     ]
     moments = gpu_moments(trials_of(rows))
-    assert [(one.seconds, one.trials) for one in moments] == [(4, 1), (6, 2), (4, 1), (10, 1)]
+    assert [(one.seconds, one.trials) for one in moments] == [(4, 1), (6, 2), (4, 1), (20, 1)]
     assert [one.utilisation for one in moments] == pytest.approx([0.5, 0.7, 0.9, 1.0])
-    assert mean_use(moments) == pytest.approx((5 + 9 + 10) / 30)
+    assert mean_use(moments) == pytest.approx((5 + 9 + 20) / 40)
     means = gpu_means(trials_of(rows))
-    assert [(one.devices, one.seconds) for one in means] == [("0", 20), ("1", 10)]
-    assert [one.utilisation for one in means] == pytest.approx([0.75, 0.9])
+    assert [(one.devices, one.seconds) for one in means] == [("0", 30), ("1", 10)]
+    assert [one.utilisation for one in means] == pytest.approx([25 / 30, 0.9])
     assert gpu_moments(trials_of(FIVE)) == []
     assert mean_use([]) is None
 
