@@ -165,11 +165,13 @@ def test_section_of_a_finished_sweep(tmp_path: Path) -> None:
     assert "would explain their speed-up, by Karp and Flatt" in page.text
     assert "80.0 % in the mean over the trials" in page.text
     assert page.tags.count("svg") == 3 + 4
+    assert "left no record" not in page.text
 
 
 def test_section_without_launches_workers_or_plan(tmp_path: Path) -> None:
     page = page_of(write_run(tmp_path, SMALL), SMALL)
     assert "No launch has been recorded." in page.text
+    assert "A launch left no record" in page.text
     assert "The plan" not in page.text
     assert "GPU use" not in page.text
     one = write_run(tmp_path / "one", SMALL, lambda ticket: ticket_row(ticket, pack="only"))

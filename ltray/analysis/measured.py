@@ -252,9 +252,9 @@ def amdahl_points(whole: WholeSweep) -> list[tuple[float, float]]:
 def forecasts(launches: Sequence[Launch]) -> list[Forecast]:
     """Plan against fact, of each launch that recorded a plan (`planned`) and its end."""
     return [
-        Forecast(**launch["planned"], took=took)
+        Forecast(planned["seconds"], planned["low"], planned["high"], took)
         for launch in launches
-        if "planned" in launch and (took := wall_seconds(launch)) is not None
+        if (planned := launch.get("planned")) and (took := wall_seconds(launch)) is not None
     ]
 
 

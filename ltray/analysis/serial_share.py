@@ -11,7 +11,7 @@ from ltray.analysis.planning.scaling_laws import karp_flatt
 from ltray.analysis.trials import Span
 
 RESAMPLES = 1000
-_MOST_SCHEDULED = 2_000_000  # trials in all resamples together: about a second
+_MOST_SCHEDULED = 2_000_000  # trials in all resamples together: a second or two
 
 
 @dataclass(frozen=True)
