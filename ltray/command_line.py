@@ -18,14 +18,14 @@ INTERRUPTED = 130
 TRACKERS = ("wandb", "mlflow")
 
 
-def parser(command: str, description: str) -> argparse.ArgumentParser:
-    """The arguments that every command takes."""
+def parser(command: str, description: str, default: str = "digits.yaml") -> argparse.ArgumentParser:
+    """The arguments that every command takes; `default` is the experiment when none is given."""
     arguments = argparse.ArgumentParser(f"python -m ltray.{command}", description=description)
     arguments.add_argument(
         "experiment",
         nargs="?",
         metavar="EXPERIMENT.yaml",
-        help="an experiment file or a run's folder; experiments/digits.yaml when left out",
+        help=f"an experiment file or a run's folder; experiments/{default} when left out",
     )
     arguments.add_argument(
         "--root", type=_root, metavar="DIR", help="folder of runs and shards (default: ./runs)"
@@ -68,12 +68,12 @@ def _root(text: str) -> Path:
     return root_folder(text)
 
 
-def experiment_path(given: str | None) -> Path:
-    """The experiment that a person named, or the default."""
+def experiment_path(given: str | None, default: str = "digits.yaml") -> Path:
+    """The experiment that a person named, or the default among those that come with ltray."""
     from ltray.files import at
     from ltray.locate import experiments_folder
 
-    return at(given, "EXPERIMENT.yaml") if given else experiments_folder() / "digits.yaml"
+    return at(given, "EXPERIMENT.yaml") if given else experiments_folder() / default
 
 
 def exit_with(work: Callable[[], int]) -> None:

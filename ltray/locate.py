@@ -87,6 +87,23 @@ def locate_experiment(experiment: Experiment, root: Path) -> Run:
     return run
 
 
+def experiment_and_run(path: Path, root: Path | None = None) -> tuple[Experiment, Run | None]:
+    """The experiment as its run has it; as the file has it, and None, where its source is absent.
+
+    Args: as `locate`.
+
+    Raises:
+        LtrayError: whatever else is wrong with the file, its network or its source.
+    """
+    try:
+        run = locate(path, root)
+    except InvalidExperiment as error:
+        if any(problem.args[0] != "data.path" for problem in error.args[0]):
+            raise
+        return read_experiment(path), None
+    return run.experiment, run
+
+
 def check_begun(run: Run) -> None:
     """Refuse a run that has no folder.
 

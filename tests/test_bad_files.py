@@ -47,7 +47,7 @@ def test_a_bad_experiment_ends_in_one_clear_text(case: str, tmp_path: Path) -> N
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bad.yaml"]
 
 
-@pytest.mark.parametrize("command", ["prepare", "dense", "sweep", "report"])
+@pytest.mark.parametrize("command", ["plan", "prepare", "dense", "sweep", "report"])
 def test_help_answers_within_a_second(command: str, tmp_path: Path) -> None:
     ended = min(
         (run(command, "--help", folder=tmp_path) for _ in range(3)), key=lambda e: e.cpu_seconds

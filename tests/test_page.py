@@ -119,7 +119,7 @@ def test_finished_grid_is_answered_first(tmp_path: Path) -> None:
     run = write_run(tmp_path, experiment_of())
     write_json(run.launches, {"launches": [launch()]})
     page = page_of(run, experiment_of())
-    assert page.tags.count("svg") == 3
+    assert page.tags.count("svg") == 3 + 3  # of accuracy, and of time
     assert "30 of 30" in page.text
     assert page.text.index("sparsity: put back to epoch") < page.text.index("The grid")
     assert "matching, no control" in page.text

@@ -11,6 +11,7 @@ from ltray.analysis.columns import Row
 from ltray.analysis.wording import duration, listed, quantity
 
 Launch = dict[str, Any]
+RETRAININGS = "retrainings"  # the stage in which workers train side by side
 
 TRAINED_ON = {"Trained on": "device", "Nodes": "node", "Backend": "backend"}
 """label -> the column that says it"""

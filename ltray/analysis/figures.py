@@ -24,34 +24,34 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X", "p")
 GLYPHS = ("●", "■", "▲", "◆", "▼", "✚", "✖", "⬟")
 SPLIT_NAMES = {"val": "validation", "test": "test"}
 
-_INK = "#010101"
-_RULE = "#020202"
-_PAPER = "#030303"
-_LINES = tuple(f"#0401{number:02x}" for number in range(len(MARKERS)))
+INK = "#010101"
+RULE = "#020202"
+PAPER = "#030303"
+LINES = tuple(f"#0401{number:02x}" for number in range(len(MARKERS)))
 _CSS = {
-    _INK: "currentColor",
-    _RULE: "var(--rule, #8888)",
-    _PAPER: "var(--paper, #fff)",
-    **{line: f"var(--line-{number}, #888)" for number, line in enumerate(_LINES)},
+    INK: "currentColor",
+    RULE: "var(--rule, #8888)",
+    PAPER: "var(--paper, #fff)",
+    **{line: f"var(--line-{number}, #888)" for number, line in enumerate(LINES)},
 }
-_SIZE_INCHES = (5.6, 3.7)
+SIZE_INCHES = (5.6, 3.7)
 _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "ltray",
     "font.size": 10,
-    "text.color": _INK,
-    "axes.labelcolor": _INK,
-    "axes.edgecolor": _RULE,
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": RULE,
     "axes.facecolor": "none",
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
-    "grid.color": _RULE,
+    "grid.color": RULE,
     "grid.linewidth": 0.5,
-    "xtick.color": _RULE,
-    "ytick.color": _RULE,
-    "xtick.labelcolor": _INK,
-    "ytick.labelcolor": _INK,
+    "xtick.color": RULE,
+    "ytick.color": RULE,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
 }
 
 
@@ -82,12 +82,13 @@ def accuracy_against_density(
     """
     points = sorted({cell.reset_epoch for cell in cells})
     name = SPLIT_NAMES[split]
-    with _styled():
-        figure, axes = _axes()
+    with styled():
+        figure, axes = new_axes()
         for number, point in enumerate(points):
             line = [cell for cell in cells if cell.reset_epoch == point and cell.comparable]
             _draw_line(axes, line, f"{split}_top1", number)
-        _density_axis(axes, [cell.mean("density_kept") for cell in cells if cell.comparable])
+        density_axis(axes, [cell.mean("density_kept") for cell in cells if cell.comparable])
+        percent_axis(axes)
         _dense_level(axes, dense_top1)
         if margin is not None:
             _margin_level(axes, dense_top1 - margin)
@@ -96,7 +97,7 @@ def accuracy_against_density(
             f"{name.capitalize()} top-1 accuracy against the share of weights kept, for "
             f"{len(points)} reset points; the dense run has {_percent(dense_top1)}."
         )
-        return _svg(figure, f"accuracy-{split}", alt)
+        return svg_of(figure, f"accuracy-{split}", alt)
 
 
 @dataclass(frozen=True)
@@ -114,62 +115,66 @@ def compared_accuracy(reset_epoch: str, lines: Sequence[ComparedLine]) -> str:
     Args:
         reset_epoch: as written; all cells are of this reset point.
     """
-    with _styled():
-        figure, axes = _axes()
+    with styled():
+        figure, axes = new_axes()
         for number, line in enumerate(lines):
             _draw_line(axes, line.cells, "val_top1", number)
-            axes.axhline(line.dense_top1, color=_LINES[number], linewidth=1, linestyle="--")
-        _density_axis(axes, [cell.mean("density_kept") for line in lines for cell in line.cells])
+            axes.axhline(line.dense_top1, color=LINES[number], linewidth=1, linestyle="--")
+        density_axis(axes, [cell.mean("density_kept") for line in lines for cell in line.cells])
+        percent_axis(axes)
         axes.set_ylabel("validation top-1")
         names = " and ".join(f"{line.label}, dense {_percent(line.dense_top1)}" for line in lines)
         alt = (
             f"Validation top-1 accuracy against the share of weights kept, reset to epoch "
             f"{reset_epoch}: {names}."
         )
-        return _svg(figure, f"compared-{reset_epoch.replace('.', '-')}", alt)
+        return svg_of(figure, f"compared-{reset_epoch.replace('.', '-')}", alt)
 
 
 def learning_curves(curves: Sequence[Curve]) -> str:
     """Validation top-1 over the epochs of the dense run and of a few tickets."""
     from matplotlib.ticker import MaxNLocator
 
-    with _styled():
-        figure, axes = _axes()
+    with styled():
+        figure, axes = new_axes()
         for curve in curves:
             measured = [row for row in curve.epochs if row["val_top1"] is not None]
             epochs = [row["epoch"] for row in measured]
             top1 = [row["val_top1"] for row in measured]
             if curve.style is None:
-                axes.plot(epochs, top1, color=_INK, linewidth=1.5, linestyle="--")
+                axes.plot(epochs, top1, color=INK, linewidth=1.5, linestyle="--")
             else:
-                axes.plot(epochs, top1, **_look(curve.style), markevery=[-1] if top1 else None)
+                axes.plot(epochs, top1, **look(curve.style), markevery=[-1] if top1 else None)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_xlabel("epoch")
-        _percent_axis(axes)
+        percent_axis(axes)
         axes.set_ylabel("validation top-1")
         names = ", ".join(curve.label for curve in curves)
-        return _svg(figure, "learning", f"Validation top-1 over epochs: {names}.")
+        return svg_of(figure, "learning", f"Validation top-1 over epochs: {names}.")
 
 
-def _styled() -> AbstractContextManager[None]:
+def styled() -> AbstractContextManager[None]:
+    """The style of every figure: what is drawn, and what saves it, must stand inside."""
     import matplotlib as mpl
 
     return mpl.rc_context(_STYLE)
 
 
-def _axes() -> "tuple[Figure, Axes]":
+def new_axes(size_inches: tuple[float, float] = SIZE_INCHES) -> "tuple[Figure, Axes]":
+    """An empty figure."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=_SIZE_INCHES, layout="constrained")
+    figure = Figure(figsize=size_inches, layout="constrained")
     return figure, figure.add_subplot()
 
 
-def _look(number: int) -> dict[str, Any]:
+def look(number: int) -> dict[str, Any]:
+    """Colour and marker of the line of that number, as the page's lists of names have them."""
     return {
-        "color": _LINES[number % len(_LINES)],
+        "color": LINES[number % len(LINES)],
         "marker": MARKERS[number % len(MARKERS)],
         "markersize": 5,
-        "markeredgecolor": _PAPER,
+        "markeredgecolor": PAPER,
         "markeredgewidth": 0.6,
         "linewidth": 1.5,
     }
@@ -177,22 +182,22 @@ def _look(number: int) -> dict[str, Any]:
 
 def _draw_line(axes: "Axes", cells: Sequence[Cell], column: str, number: int) -> None:
     kept = [cell.mean("density_kept") for cell in cells]
-    axes.plot(kept, [cell.mean(column) for cell in cells], **_look(number))
+    axes.plot(kept, [cell.mean(column) for cell in cells], **look(number))
     if any(len(cell.done) > 1 for cell in cells):
         lows = [min(row[column] for row in cell.done) for cell in cells]
         highs = [max(row[column] for row in cell.done) for cell in cells]
-        axes.fill_between(kept, lows, highs, color=_LINES[number % len(_LINES)], alpha=0.15, lw=0)
+        axes.fill_between(kept, lows, highs, color=LINES[number % len(LINES)], alpha=0.15, lw=0)
 
 
 def _dense_level(axes: "Axes", top1: float) -> None:
     """The dense run as a line, labelled above its sparse end, where the curves have left it."""
-    axes.axhline(top1, color=_INK, linewidth=1, linestyle="--", zorder=1)
+    axes.axhline(top1, color=INK, linewidth=1, linestyle="--", zorder=1)
     _label(axes, f"dense {_percent(top1)}", (1, top1), "right", "bottom")
 
 
 def _margin_level(axes: "Axes", top1: float) -> None:
     """Where matching ends, labelled below its dense end, which the curves have not reached."""
-    axes.axhline(top1, color=_INK, linewidth=1, linestyle=":", zorder=1)
+    axes.axhline(top1, color=INK, linewidth=1, linestyle=":", zorder=1)
     _label(axes, "dense minus margin", (0, top1), "left", "top")
 
 
@@ -214,7 +219,8 @@ def _label(
     )
 
 
-def _density_axis(axes: "Axes", densities: Sequence[float]) -> None:
+def density_axis(axes: "Axes", densities: Sequence[float]) -> None:
+    """Shares of weights kept along the bottom, sparser to the right."""
     from matplotlib.ticker import NullLocator
 
     axes.set_xscale("log")
@@ -226,10 +232,11 @@ def _density_axis(axes: "Axes", densities: Sequence[float]) -> None:
         axes.set_xticks(ticks, [f"{100 * tick:.3g} %" for tick in ticks])
     axes.xaxis.set_minor_locator(NullLocator())
     axes.set_xlabel("weights kept (log scale), sparser to the right")
-    _percent_axis(axes)
+    axes.tick_params(length=0)
 
 
-def _percent_axis(axes: "Axes") -> None:
+def percent_axis(axes: "Axes") -> None:
+    """Shares in percent up the side."""
     axes.yaxis.set_major_formatter(lambda share, _: f"{100 * share:.4g} %")
     axes.tick_params(length=0)
 
@@ -238,7 +245,7 @@ def _percent(share: float) -> str:
     return f"{100 * share:.1f} %"
 
 
-def _svg(figure: "Figure", prefix: str, alt: str) -> str:
+def svg_of(figure: "Figure", prefix: str, alt: str) -> str:
     """The figure's <svg> element with unique ids, CSS colours and `alt` as its title."""
     buffer = StringIO()
     nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))

@@ -12,6 +12,7 @@ from ltray.analysis.figures import Curve
 from ltray.analysis.grid import Cell, cells, counts_of, outside, single_seeds
 from ltray.analysis.heat_map import heat_map, legend
 from ltray.analysis.results import DENSE, Rows, collect
+from ltray.analysis.speedup_section import speedup_content
 from ltray.analysis.statistics import answers, best_of, beyond_chance, dense_interval
 from ltray.analysis.templates import rendered
 from ltray.experiment import Experiment
@@ -60,7 +61,7 @@ def _content(run: RunFolder, experiment: Experiment, rows: Rows) -> dict[str, An
         **_layers(run, experiment, rows, done),
         "undone": _undone(found, experiment, outside(rows, experiment)),
         **_findings(run, experiment, rows, found, dense),
-        **_costs(run, dense, done),
+        **_costs(run, rows, dense, done),
     }
 
 
@@ -122,15 +123,12 @@ def _unreadable(run: RunFolder, per_image: PerImage) -> list[tuple[str, str]]:
     ]
 
 
-def _costs(run: RunFolder, dense: Sequence[Row], done: Sequence[Row]) -> dict[str, Any]:
+def _costs(run: RunFolder, rows: Rows, dense: Sequence[Row], done: Sequence[Row]) -> dict[str, Any]:
     launches = read_json(run.launches)["launches"] if is_there(run.launches) else []
     trained = [*dense, *done]
     return {
-        "launches": launches,
-        "stages": accounts.stages(launches),
-        "wall": accounts.wall_seconds(launches[-1]) if launches else None,
+        **speedup_content(list(rows.tickets.values()), dense, done, launches),
         "machine": accounts.machine(launches[-1]) if launches else None,
-        "work": accounts.work(dense, done),
         "trained_on": {
             label: accounts.counted(trained, column)
             for label, column in accounts.TRAINED_ON.items()

@@ -43,6 +43,22 @@ class Launch:
         self._started = datetime.now(UTC)
         self._stages: dict[str, float] = {}
         self._machine: dict[str, Any] = {}
+        self._planned: dict[str, float] = {}
+
+    @property
+    def is_planned(self) -> bool:
+        """Whether it was said how long it would take."""
+        return bool(self._planned)
+
+    def plan(self, low: float, likely: float, high: float) -> None:
+        """Note how many seconds more it should take from now."""
+        passed = (datetime.now(UTC) - self._started).total_seconds()
+        self._planned = {
+            "after": round(passed, 3),
+            "seconds": round(passed + likely, 3),
+            "low": round(passed + low, 3),
+            "high": round(passed + high, 3),
+        }
 
     @property
     def name(self) -> str:
@@ -75,6 +91,7 @@ class Launch:
             "started_at": self._started.isoformat(timespec="microseconds"),
             "finished_at": datetime.now(UTC).isoformat(timespec="microseconds"),
             "stages": self._stages,
+            "planned": self._planned or None,
             "machine": self._machine,
             "versions": {
                 **{package: _version(package) for package in PACKAGES},

@@ -4,8 +4,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 
+from ltray.analysis.accounts import RETRAININGS
 from ltray.analysis.card import write_card
 from ltray.analysis.results import Rows, collect, write_tables
+from ltray.cluster.ahead import ahead
 from ltray.cluster.broken_gpus import BrokenGpus
 from ltray.cluster.dense_runs import make_all_masks, train_dense_runs, whole_trajectories
 from ltray.cluster.launches import Launch
@@ -147,16 +149,20 @@ def _sweep(  # noqa: PLR0913, PLR0917 (what a launch needs)
     with launched as (launch, cluster), SweepSeries(run) as series:
         keys = [key(ticket) for ticket in grid(run.experiment)]
         show(keys, rows, run.experiment.report.margin, series)
+        sweep = run.experiment.sweep
+        resources = trial_resources(sweep, cluster, sweep.gpus_per_trial)
+        workers = max(1, cluster.room(resources["cpu"], resources["gpu"]))
+        _say_ahead(run, launch, rows, workers, say)
         trajectories = _dense_stages(run, launch, cluster, say)
         with launch.stage("masks"):
             make_all_masks(run, trajectories, CpuWork(cluster, say), say)
         for replicate, trajectory in trajectories.items():
             rows.put_dense(replicate, trajectory.row, trajectory.epochs, trajectory.prunable)
-        sweep = run.experiment.sweep
-        resources = trial_resources(sweep, cluster, sweep.gpus_per_trial)
+        if not launch.is_planned:
+            _say_ahead(run, launch, rows, workers, say)
         slots = Slots(resources, cluster, launch.broken, say, series.packs)
         storage = run.folder.tune(launch.name)
-        with launch.stage("retrainings"):
+        with launch.stage(RETRAININGS):
             try:
                 Retraining(run, launch, trajectories, rows, slots, storage, say, series).finish()
             finally:
@@ -228,6 +234,16 @@ def _check_counts(run: Run, manifest: Manifest, say: Say) -> None:
     warning = margin_warning(run.experiment, counts[1])
     if warning:
         say(f"warning: {warning}")
+
+
+def _say_ahead(run: Run, launch: Launch, rows: Rows, workers: int, say: Say) -> None:
+    images = None
+    if is_there(run.data.manifest):
+        images = image_counts(read_manifest(run.data), run.experiment.data)
+    found = ahead(run.experiment, rows, images, workers)
+    say(found.text)
+    if found.seconds is not None:
+        launch.plan(*found.seconds.ends)
 
 
 def _write_tables(run: Run) -> None:

@@ -120,6 +120,8 @@ def _run_config(
             TBXLoggerCallback(),
             *([_Tracking(tracker)] if tracker else []),
         ],
+        # In a notebook Tune would take another one, which clears what a cell has printed.
+        progress_reporter=tune.CLIReporter(),
         verbose=0,
     )
 

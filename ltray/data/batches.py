@@ -68,15 +68,26 @@ class DataSet:
     classes: int
 
 
-def open_data_set(
-    folder: DataFolder, manifest: Manifest, data: Data, device: torch.device, threads: int
+def open_data_set(  # noqa: PLR0913, PLR0917 (where from, which, and where to)
+    folder: DataFolder,
+    manifest: Manifest,
+    data: Data,
+    device: torch.device,
+    threads: int,
+    images: int | None = None,
 ) -> DataSet:
-    """Open an experiment's splits: resident on the device if all fit its budget, else streamed."""
+    """Open an experiment's splits: resident on the device if all fit its budget, else streamed.
+
+    Args:
+        images: decide as if there were so many.
+    """
     selection: Selection = select(folder, manifest, data)
     every = (selection.train, selection.validation, selection.test)
     pixels = manifest.pixels
     per_image = pixels.image_size**2 * pixels.channels
-    resident = per_image * sum(len(one.rows) for one in every) <= resident_budget(device)
+    if images is None:
+        images = sum(len(one.rows) for one in every)
+    resident = per_image * images <= resident_budget(device)
 
     def split(labelled: Labelled) -> Split:
         images = open_images(folder, manifest, labelled, device, threads, resident)

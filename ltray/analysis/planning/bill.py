@@ -1,0 +1,99 @@
+"""What machines cost by the hour, and a sweep on them."""
+
+from collections.abc import Mapping
+from math import ceil
+from pathlib import Path
+from typing import Annotated
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from ltray.analysis.planning.estimate import Estimate
+from ltray.errors import LtrayError, did_you_mean
+from ltray.experiment import Sweep
+
+OURS = Path(__file__).with_name("prices.yaml")
+
+
+class Instance(BaseModel):
+    """One kind of machine: what it has, and its price in the table's currency."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    cpus: Annotated[int, Field(ge=1)]
+    gpus: Annotated[int, Field(ge=0)]
+    gpu: str | None = None
+    per_hour: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class Prices(BaseModel):
+    """A table of prices: as of when, in what, where."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    as_of: str
+    currency: str
+    where: str
+    instances: Mapping[str, Instance]
+
+    def instance(self, name: str) -> Instance:
+        """The machine of this name.
+
+        Raises:
+            LtrayError: the table has none.
+        """
+        if name not in self.instances:
+            known = list(self.instances)
+            found = f"no price of '{name}'{did_you_mean(name, known)}"
+            mend = f"choose {', '.join(known)}, or give a table of your own with --prices"
+            raise LtrayError("--instance", found, mend)
+        return self.instances[name]
+
+
+def read_prices(path: Path = OURS) -> Prices:
+    """Read a table of prices.
+
+    Raises:
+        LtrayError: there is none, or it is not like ours.
+    """
+    mend = f"write one like {OURS.name} of ltray/analysis/planning"
+    try:
+        return Prices.model_validate(yaml.safe_load(path.read_text()))
+    except OSError as error:
+        raise LtrayError("--prices", f"{path}: {error.strerror}", mend) from None
+    except yaml.YAMLError as error:
+        raise LtrayError("--prices", f"{path} is no YAML: {error}", mend) from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(key) for key in first["loc"])
+        raise LtrayError("--prices", f"{path}: {where}: {first['msg']}", mend) from None
+
+
+def workers_on(instance: Instance, sweep: Sweep) -> int:
+    """How many trials of an experiment run on such a machine at a time.
+
+    Raises:
+        LtrayError: not one does.
+    """
+    gpus = int(instance.gpus > 0) if sweep.gpus_per_trial == "auto" else sweep.gpus_per_trial
+    cpus = _cpus(instance, gpus) if sweep.cpus_per_trial == "auto" else sweep.cpus_per_trial
+    held = [instance.cpus // cpus] + ([instance.gpus // gpus] if gpus else [])
+    if min(held) < 1:
+        found = (
+            f"has {instance.cpus} CPUs and {instance.gpus} GPUs; a trial takes {cpus} and {gpus}"
+        )
+        raise LtrayError("--instance", found, "choose another one")
+    return min(held)
+
+
+def _cpus(instance: Instance, gpus: int) -> int:
+    """Of a trial, as a sweep shares out a machine's."""
+    return max(1, instance.cpus // instance.gpus * gpus) if gpus and instance.gpus else 1
+
+
+def bill(
+    workers: int, whole_seconds: Estimate, instance: Instance, workers_each: int
+) -> tuple[int, Estimate]:
+    """(machines, price) of holding machines for so many workers from start to report."""
+    machines = ceil(workers / workers_each)
+    return machines, whole_seconds * (machines * instance.per_hour / 3600)

@@ -1,0 +1,115 @@
+"""What one worker takes for each kind of work, in seconds."""
+
+from bisect import bisect_left
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from ltray.analysis.planning.estimate import NOTHING, Estimate, between, exactly
+
+# What starts cost on two cores of 2.9 GHz with Ray 2.60; a slow disk makes them several times as
+# long. Where the machine was tried, they are taken in units of what a process took to start there.
+USUAL_PROCESS_SECONDS = 4.0
+
+
+@dataclass(frozen=True)
+class Training:
+    """Seconds that one worker takes to train.
+
+    Attributes:
+        dense: of an epoch of the dense run, its evaluations included.
+        tickets: sparsity -> likewise of one ticket; linear between two of them.
+        shared: of reading and augmenting an epoch's images, once for all tickets of a pack.
+        pack: of making a pack's networks and choosing how to train them.
+        ticket_files: of writing what a ticket leaves.
+        backends: sparsity -> what it was measured with; empty where costs were given.
+    """
+
+    dense: Estimate
+    tickets: Mapping[float, Estimate]
+    shared: Estimate
+    pack: Estimate
+    ticket_files: Estimate
+    backends: Mapping[float, str]
+
+    def ticket(self, sparsity: float) -> Estimate:
+        """One ticket's epoch."""
+        measured = sorted(self.tickets)
+        right = bisect_left(measured, sparsity)
+        if right == 0:
+            return self.tickets[measured[0]]
+        if right == len(measured):
+            return self.tickets[measured[-1]]
+        low, high = measured[right - 1], measured[right]
+        share = (sparsity - low) / (high - low)
+        return between(self.tickets[low], self.tickets[high], share)
+
+
+@dataclass(frozen=True)
+class Starting:
+    """Seconds that pass beside training.
+
+    Attributes:
+        ray: from the command to a session.
+        tasks: from the beginning of preparing, or of making masks, to the first task.
+        trials: from the beginning of the dense run, or of the retrainings, to the first step of
+            each worker's first trial.
+        next_trial: between two trials of a worker.
+        report: tables and page.
+    """
+
+    ray: Estimate
+    tasks: Estimate
+    trials: Estimate
+    next_trial: Estimate
+    report: Estimate
+
+
+@dataclass(frozen=True)
+class Costs:
+    """All that a plan is made of.
+
+    Attributes:
+        alone: training by a worker that has its machine to itself.
+        beside: by one of several that share a machine.
+        apart: how many workers can have a machine each.
+        prepare: CPU seconds of all shards; None where nothing is known of the images.
+        masks: seconds for all masks of one dense run.
+        state_seconds: of writing the state of a network.
+        told_by: where the cost of an epoch comes from, in words.
+    """
+
+    alone: Training
+    beside: Training
+    apart: int
+    starting: Starting
+    prepare: Estimate | None
+    masks: Estimate
+    state_seconds: float
+    told_by: str
+
+    def training(self, workers: int) -> Training:
+        """With so many workers at a time."""
+        return self.alone if workers <= self.apart else self.beside
+
+
+def given(seconds_per_epoch: float) -> Training:
+    """Every epoch of every network takes the same, and nothing is shared."""
+    each = exactly(seconds_per_epoch)
+    return Training(each, {0.0: each}, NOTHING, NOTHING, NOTHING, {})
+
+
+def starting(process: Estimate | None = None, ray: Estimate | None = None) -> Starting:
+    """What starts take.
+
+    Args:
+        process: seconds that a worker's process took to start and import torch; None = as usual.
+        ray: seconds that a session took to start.
+    """
+    unit = process or Estimate(USUAL_PROCESS_SECONDS / 2, USUAL_PROCESS_SECONDS, 8.0)
+    return Starting(
+        ray=ray or unit * 1.2,
+        tasks=unit * 0.5,
+        trials=unit * 1.9,
+        next_trial=Estimate(0.1, 0.3, 1.0),
+        report=unit * 0.25,
+    )

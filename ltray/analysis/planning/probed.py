@@ -1,0 +1,44 @@
+"""Costs from what was tried on a machine."""
+
+from collections.abc import Sequence
+from statistics import fmean, median
+
+from ltray.analysis.planning.costs import Training
+from ltray.analysis.planning.estimate import Estimate
+from ltray.data.expected import ExpectedImages
+from ltray.experiment import Experiment, steps_per_epoch
+from ltray.training.probe import Probe, Tried
+
+# A few seconds of trying are no hour of training: clocks rise and fall, neighbours come and go.
+LOWER, HIGHER = 0.85, 1.25
+
+
+def training_of(
+    probes: Sequence[Probe], experiment: Experiment, images: ExpectedImages
+) -> Training:
+    """What probes that ran at the same time found, as seconds of an epoch."""
+    steps = steps_per_epoch(images.train, experiment.train.batch_size)
+    every = experiment.train.evaluate_every
+    evaluations = 1.0 if every == "epoch" else steps / every
+    evaluated = evaluations * (images.validation + images.test)
+
+    def epoch(tried: Sequence[Tried]) -> Estimate:
+        evaluation = fmean(one.evaluation_seconds for one in tried) * evaluated
+        stretches = [seconds for one in tried for seconds in one.step_seconds]
+        return spread([steps * seconds + evaluation for seconds in stretches])
+
+    levels = sorted(probes[0].tickets)
+    tickets = {level: [one.tickets[level] for one in probes] for level in levels}
+    return Training(
+        dense=epoch([one.dense for one in probes]),
+        tickets={level: epoch(tried) for level, tried in tickets.items()},
+        shared=spread([steps * one.batch_seconds for one in probes]),
+        pack=spread([one.start_seconds for tried in tickets.values() for one in tried]),
+        ticket_files=spread([2 * one.state_seconds for one in probes]),
+        backends={level: tried[0].backend for level, tried in tickets.items()},
+    )
+
+
+def spread(samples: Sequence[float]) -> Estimate:
+    """Their median, and a range somewhat wider than they are apart."""
+    return Estimate(LOWER * min(samples), median(samples), HIGHER * max(samples))

@@ -1,0 +1,79 @@
+"""Costs from a run's own rows: nothing tells better what its next tickets take."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime
+from itertools import pairwise
+from statistics import median
+
+from ltray.analysis.columns import Row
+from ltray.analysis.planning.costs import Training, given
+from ltray.analysis.planning.estimate import Estimate
+from ltray.analysis.planning.probed import spread
+
+# What one image costs to evaluate, of what it costs to train on: a forward pass of three parts.
+EVALUATION = Estimate(0.2, 0.33, 0.6)
+# What a ticket of a pack costs, of what the dense run did: backends that make use of zeros or of
+# the pack may more than halve it, and a machine that is full may slow it down.
+TICKET = Estimate(0.4, 0.8, 1.2)
+
+
+def from_dense_run(
+    epochs: Sequence[Row], evaluated: float, epochs_of_recipe: int
+) -> Training | None:
+    """Costs when only the dense run is there; None where it had a single evaluation.
+
+    Its epoch is the median of those that followed the first, which pays for what is imported and
+    set up once.
+
+    Args:
+        epochs: its rows.
+        evaluated: images that are evaluated in an epoch, over those that are trained on.
+        epochs_of_recipe: how many it has.
+    """
+    rows = [row for row in epochs if row["step"]]
+    taken = [
+        (later["seconds"] - row["seconds"]) / (later["epoch"] - row["epoch"])
+        for row, later in pairwise(rows)
+        if later["epoch"] > row["epoch"]
+    ]
+    if not taken or epochs_of_recipe < 2:
+        return None
+    trained = median(taken)
+    dense = Estimate(trained, trained, trained) + EVALUATION * (evaluated * trained)
+    ticket = Estimate(*(part * of for part, of in zip(dense.ends, TICKET.ends, strict=True)))
+    return replace(given(0.0), dense=dense, tickets={0.0: ticket})
+
+
+def from_packs(training: Training | None, rows: Sequence[Row]) -> Training | None:
+    """The same, with the sparsities that packs have been trained at as those took.
+
+    A pack's seconds, from the start of its training to its end, are shared out over the epochs
+    that its tickets were trained for: reading and evaluating are in them. Packs that were
+    begun more than once tell nothing, and mixed ones all their sparsities the same.
+    """
+    packs: dict[tuple[int, str], list[Row]] = defaultdict(list)
+    for row in rows:
+        if row["status"] == "done" and row["epochs_trained"]:
+            packs[row["replicate"], row["pack"]].append(row)
+    found: dict[float, list[float]] = defaultdict(list)
+    backends: dict[float, str] = {}
+    for of in packs.values():
+        if any(row["attempts"] != 1 for row in of):
+            continue
+        seconds = _span(of) / sum(row["epochs_trained"] for row in of)
+        for row in of:
+            found[row["sparsity"]].append(seconds)
+            backends[row["sparsity"]] = row["backend"]
+    if not found:
+        return training
+    measured = {level: spread(seconds) for level, seconds in found.items()}
+    dense = training.dense if training else measured[min(measured)]
+    return replace(given(0.0), dense=dense, tickets=measured, backends=backends)
+
+
+def _span(rows: Sequence[Row]) -> float:
+    starts = [datetime.fromisoformat(row["started_at"]) for row in rows]
+    ends = [datetime.fromisoformat(row["finished_at"]) for row in rows]
+    return (max(ends) - min(starts)).total_seconds()

@@ -1,0 +1,70 @@
+"""What a plan costs beside time: interruptions, money, storage, as lines."""
+
+from collections.abc import Iterator, Mapping
+
+from ltray.analysis.planning.bill import Prices, bill, workers_on
+from ltray.analysis.planning.checkpointing import (
+    Interruptions,
+    dalys_interval,
+    slowdown,
+    youngs_interval,
+)
+from ltray.analysis.planning.planned import Plan
+from ltray.analysis.planning.wording import hours
+from ltray.analysis.wording import data_size, quantity
+
+SAVED_EVERY_SECONDS = 300.0  # within long epochs; after epochs as often as writing is cheap
+NODE_COMES_SECONDS = 300.0  # until a cloud's new machine takes the place of a lost one
+
+
+def interruptions(plan: Plan, hours_between: float) -> Iterator[str]:
+    """What it costs that workers are taken away.
+
+    Args:
+        hours_between: of a worker, on average.
+    """
+    found = Interruptions(
+        between=hours_between * 3600,
+        write=plan.costs.state_seconds,
+        restart=NODE_COMES_SECONDS + plan.costs.starting.trials.likely,
+    )
+    daly, young = (law(found.write, found.between) for law in (dalys_interval, youngs_interval))
+    mine = slowdown(SAVED_EVERY_SECONDS, found)
+    yield f"Each worker interrupted every {hours_between:g} h, on average"
+    yield f"  writing a state takes {found.write:.2g} s, a new worker {found.restart / 60:.0f} min"
+    yield f"  best interval of states {daly:.0f} s (Daly; {young:.0f} s by Young): training takes"
+    yield f"  {slowdown(daly, found):.3f} times as long; {mine:.3f} times with states every"
+    yield f"  {SAVED_EVERY_SECONDS:.0f} s, the longest that ltray leaves between two"
+    for on in plan.on:
+        starts = on.whole.likely - on.training.likely
+        took = hours(starts + mine * on.training.likely)
+        yield f"  {quantity(on.workers, 'worker'):>16} {took:>31}"
+
+
+def money(plan: Plan, name: str, prices: Prices) -> Iterator[str]:
+    """What machines of one kind cost that are held from the command to the report."""
+    found = prices.instance(name)
+    each = workers_on(found, plan.experiment.sweep)
+    rate = f"{found.per_hour:g} {prices.currency} an hour"
+    yield f"On {name}, {quantity(each, 'worker')} each, at {rate}"
+    yield f"  ({prices.where}, as of {prices.as_of})"
+    for on in plan.on:
+        machines, price = bill(on.workers, on.whole, found, each)
+        low, likely, high = (f"{end:,.2f}" for end in price.ends)
+        spread = "" if low == high else f"   ({low} to {high})"
+        what = f"{quantity(on.workers, 'worker')} on {quantity(machines, 'machine')}"
+        yield f"  {what:>32} {likely:>12} {prices.currency}{spread}"
+    yield "  without head, storage and traffic; an epoch is taken to cost there what it costs here"
+
+
+def storage(found: Mapping[str, int] | None) -> Iterator[str]:
+    """What the run leaves in its root.
+
+    Args:
+        found: kind of file -> bytes; None where that is unknown.
+    """
+    if found is None:
+        yield "Storage: not planned, since nothing is known of the images"
+        return
+    parts = ", ".join(f"{what} {data_size(count)}" for what, count in found.items())
+    yield f"Storage: {data_size(sum(found.values()))}: {parts}"

@@ -1,0 +1,35 @@
+"""Durations, speed-ups and ranges as a plan prints them: plain text that nothing cuts."""
+
+from ltray.analysis.planning.estimate import Estimate
+
+SHORT_SECONDS = 900.0
+
+
+def hours(seconds: float) -> str:
+    """Decimal hours with two places, and hours and minutes: `131.25 h = 131 h 15 min`.
+
+    Of less than a quarter of an hour the seconds are told too.
+    """
+    whole, minutes = divmod(round(seconds / 60), 60)
+    text = f"{seconds / 3600:,.2f} h = {whole:,} h {minutes:02d} min"
+    return text if seconds >= SHORT_SECONDS else f"{text} ({seconds:,.0f} s)"
+
+
+def times(speedup: float) -> str:
+    """A speed-up or an efficiency, with two decimals."""
+    return f"{speedup:.2f}"
+
+
+def short(seconds: float) -> str:
+    """The unit that fits: `43 s`, `12 min`, `131.3 h`."""
+    if seconds < 99.5:
+        return f"{seconds:.0f} s"
+    if seconds < 99.5 * 60:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:,.1f} h"
+
+
+def about(estimate: Estimate) -> str:
+    """`43 s (27 s to 68 s)`; without a range where there is none to speak of."""
+    low, likely, high = (short(end) for end in estimate.ends)
+    return likely if low == high else f"{likely} ({low} to {high})"

@@ -1,0 +1,43 @@
+"""What there is to do: dense runs and packs, and the seconds of each on one worker."""
+
+from collections.abc import Collection
+
+from ltray.analysis.planning.costs import Training
+from ltray.analysis.planning.estimate import Estimate, total
+from ltray.experiment import Experiment
+from ltray.lottery.tickets import Pack, Ticket, TicketKey, ready
+
+
+def epochs_of(ticket: Ticket, experiment: Experiment) -> float:
+    """Epochs that a ticket is trained for: the rest of the recipe with `continue`, else all."""
+    if ticket.reset_schedule == "continue":
+        return experiment.train.epochs - ticket.reset_epoch
+    return float(experiment.train.epochs)
+
+
+def packs_left(
+    experiment: Experiment, done: Collection[TicketKey], tickets_per_trial: int | None = None
+) -> list[Pack]:
+    """The trials that are to come, in the order in which they start.
+
+    Args:
+        experiment: resolved.
+        tickets_per_trial: as if the experiment said this; None = as it says.
+    """
+    if tickets_per_trial is not None:
+        sweep = experiment.sweep.model_copy(update={"tickets_per_trial": tickets_per_trial})
+        experiment = experiment.model_copy(update={"sweep": sweep})
+    return ready(experiment, done)
+
+
+def dense_seconds(experiment: Experiment, training: Training) -> Estimate:
+    """One dense run."""
+    return (training.dense + training.shared) * experiment.train.epochs
+
+
+def pack_seconds(pack: Pack, experiment: Experiment, training: Training) -> Estimate:
+    """One pack: each ticket's own epochs, and one stream of images as long as the longest."""
+    epochs = {ticket.name: epochs_of(ticket, experiment) for ticket in pack.tickets}
+    own = total(training.ticket(one.sparsity) * epochs[one.name] for one in pack.tickets)
+    files = training.ticket_files * len(pack.tickets)
+    return training.pack + own + training.shared * max(epochs.values()) + files

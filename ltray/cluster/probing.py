@@ -1,0 +1,128 @@
+"""Trying an experiment's training on a cluster, on as many workers at a time as share a machine."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from ltray.cluster.resources import Cluster, processes_on, trial_resources
+from ltray.cluster.session import Connection, session
+from ltray.data.expected import ExpectedImages
+from ltray.errors import LtrayError, StageFailed
+from ltray.experiment import Experiment
+from ltray.own_code import OwnCode
+from ltray.say import Say
+from ltray.training.probe import Probe
+
+MOST_AT_ONCE = 8
+ALONE_IF_WITHIN_SECONDS = 20.0  # then there is time to try it once more, with one worker alone
+
+
+@dataclass(frozen=True)
+class Tried:
+    """What was found.
+
+    Attributes:
+        beside: probes that ran at the same time on one machine.
+        alone: one that ran alone; None where that would have taken too long.
+        workers: how many trials the cluster runs at a time.
+        apart: how many of them can have a machine each.
+        ray_seconds: until the session was there.
+        process_seconds: until each of the workers was.
+    """
+
+    beside: list[Probe]
+    alone: Probe | None
+    workers: int
+    apart: int
+    ray_seconds: float
+    process_seconds: list[float]
+
+
+def try_out(
+    experiment: Experiment,
+    images: ExpectedImages,
+    network: OwnCode | None,
+    connection: Connection,
+    say: Say,
+) -> Tried:
+    """Try it for a few seconds, as trials of a sweep would train it.
+
+    Raises:
+        LtrayError: no node has what a trial needs, or the network cannot be trained there.
+        StageFailed: a worker was lost.
+    """
+    started = time.perf_counter()
+    with session(connection, f"plan {experiment.name}") as cluster:
+        ray_seconds = time.perf_counter() - started
+        sweep = experiment.sweep
+        resources = trial_resources(sweep, cluster, sweep.gpus_per_trial)
+        workers, apart = _slots(cluster, resources)
+        at_once = min(MOST_AT_ONCE, max(1, -(-workers // apart)))
+        say(f"trying {experiment.model.arch} for a few seconds on {at_once} of {workers} workers")
+        submitted, began = time.time(), time.perf_counter()
+        beside = _probes(at_once, resources, experiment, images, network)
+        took = time.perf_counter() - began
+        process_seconds = [one.ready_at - submitted for one in beside]
+        alone = beside[0] if at_once == 1 else None
+        if at_once > 1 and took < ALONE_IF_WITHIN_SECONDS + max(process_seconds):
+            say("trying it once more on one worker alone")
+            (alone,) = _probes(1, resources, experiment, images, network)
+    return Tried(beside, alone, workers, apart, ray_seconds, process_seconds)
+
+
+def _slots(cluster: Cluster, resources: Mapping[str, int]) -> tuple[int, int]:
+    """How many trials run at a time, and on how many nodes."""
+    each = resources["cpu"], resources["gpu"]
+    nodes = sum(processes_on(node, *each) > 0 for node in cluster.nodes)
+    return max(1, cluster.room(*each)), max(1, nodes)
+
+
+def _probes(
+    at_once: int,
+    resources: Mapping[str, int],
+    experiment: Experiment,
+    images: ExpectedImages,
+    network: OwnCode | None,
+) -> list[Probe]:
+    import ray
+    from ray.exceptions import RayError
+    from ray.util.placement_group import placement_group, remove_placement_group
+    from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+    bundle = {"CPU": resources["cpu"]} | ({"GPU": resources["gpu"]} if resources["gpu"] else {})
+    group = placement_group([bundle] * at_once, strategy="STRICT_PACK")
+    strategy = PlacementGroupSchedulingStrategy(placement_group=group)
+    call = ray.remote(_probe).options(
+        num_cpus=resources["cpu"],
+        num_gpus=resources["gpu"],
+        scheduling_strategy=strategy,
+        max_retries=1,
+    )
+    try:
+        calls = [
+            call.remote(experiment, images, network, resources["gpu"], resources["cpu"])
+            for _ in range(at_once)
+        ]
+        found: list[Probe] = ray.get(calls)
+    except RayError as error:
+        cause = getattr(error, "cause", None)
+        if isinstance(cause, LtrayError):
+            raise cause from None
+        reason = str(error).strip().splitlines()[-1]
+        raise StageFailed("plan", reason, "mend that and give the same command again") from error
+    finally:
+        remove_placement_group(group)
+    return found
+
+
+def _probe(
+    experiment: Experiment,
+    images: ExpectedImages,
+    network: OwnCode | None,
+    gpus: int,
+    cpus: int,
+) -> Probe:
+    from ltray.training.place import this_place
+    from ltray.training.probe import probe
+
+    return probe(experiment, images, network, this_place(gpus, cpus))

@@ -1,0 +1,167 @@
+"""Plans against arithmetic by hand."""
+
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import given as for_all
+from hypothesis import strategies as st
+
+from ltray.analysis.planning.costs import Costs, Starting, Training, given
+from ltray.analysis.planning.estimate import NOTHING, Estimate, exactly
+from ltray.analysis.planning.planned import best_tickets_per_trial, planned, workers_that_pay
+from ltray.analysis.planning.text import Shown, lines
+from ltray.experiment import Experiment
+from ltray.lottery.tickets import grid, key
+
+NO_STARTS = Starting(NOTHING, NOTHING, NOTHING, NOTHING, NOTHING)
+
+
+def experiment(  # what matters to a plan
+    masks: int, points: Sequence[float], epochs: int, schedule: str = "restart", **more: object
+) -> Experiment:
+    read = {
+        "name": "case",
+        "data": {"source": "digits", "image_size": 8, "crop_size": 8},
+        "model": {"arch": "lenet_300_100"},
+        "train": {"epochs": epochs, "batch_size": 60, "lr": 0.1, "data_seed": 0},
+        "prune": {"sparsities": [number / 100 for number in range(masks)]},
+        "reset": {"epochs": list(points), "schedule": schedule},
+        **more,
+    }
+    return Experiment.model_validate(read)
+
+
+def costs(training: Training, starting: Starting = NO_STARTS) -> Costs:
+    return Costs(training, training, 1, starting, NOTHING, NOTHING, 0.1, "by hand")
+
+
+def text_of(case: Experiment, seconds: float, workers: Sequence[int]) -> str:
+    plan = planned(case, costs(given(seconds)), workers)
+    return "\n".join(lines(Shown(plan, "none")))
+
+
+def row(text: str, heading: str, workers: int) -> list[str]:
+    """The words of one row of a table."""
+    table = text[text.index(heading) :].splitlines()
+    return next(line.split() for line in table if line.split()[:1] == [str(workers)])
+
+
+def test_the_write_ups_figures() -> None:
+    text = text_of(experiment(20, [0, 1, 2, 4, 8], 350), 270, [1, 20])
+    assert "100 retrainings of 350 epochs             2,625.00 h = 2,625 h 00 min" in text
+    assert "both                                      2,651.25 h = 2,651 h 15 min" in text
+    alone = row(text, "The retrainings alone", 20)
+    assert " ".join(alone) == "20 131.25 h = 131 h 15 min 20.00 1.00"
+    with_dense = row(text, "With the dense run", 20)
+    assert " ".join(with_dense[:10]) == "20 157.50 h = 157 h 30 min 16.83 0.84"
+    assert with_dense[10] == "16.83"  # Amdahl's
+
+
+@pytest.mark.parametrize(
+    ("masks", "points", "epochs", "seconds", "on"),
+    [
+        # 3 packs of 2 tickets of 10 epochs of 60 s: 20 min each; the dense run is 10 min.
+        (3, [0, 1], 10, 60.0, (1, 3600, 4200)),
+        (3, [0, 1], 10, 60.0, (2, 2400, 3000)),
+        (3, [0, 1], 10, 60.0, (3, 1200, 1800)),
+        (3, [0, 1], 10, 60.0, (9, 1200, 1800)),
+        # 7 packs of 4 tickets of 5 epochs of 9 s: 3 min each.
+        (7, [0, 1, 2, 3], 5, 9.0, (4, 360, 405)),
+    ],
+)
+def test_restart_by_hand(
+    masks: int, points: Sequence[float], epochs: int, seconds: float, on: tuple[int, int, int]
+) -> None:
+    workers, retrainings, training = on
+    plan = planned(experiment(masks, points, epochs), costs(given(seconds)), [workers])
+    assert plan.on[0].retrainings == exactly(retrainings)
+    assert plan.on[0].training == exactly(training)
+
+
+def test_tickets_that_continue_train_only_the_rest() -> None:
+    plan = planned(experiment(2, [0, 2.5], 10, "continue"), costs(given(1.0)), [1, 2])
+    assert plan.work.retrainings == exactly(2 * (10 + 7.5))
+    assert plan.on[1].retrainings == exactly(17.5)
+
+
+def test_reading_is_paid_once_a_pack_and_as_long_as_its_longest_ticket() -> None:
+    training = Training(NOTHING, {0.0: exactly(1.0)}, exactly(5.0), exactly(3.0), exactly(0.5), {})
+    plan = planned(experiment(1, [0, 2], 10, "continue"), costs(training), [1])
+    assert plan.work.retrainings == exactly(3.0 + 10 + 8 + 10 * 5.0 + 2 * 0.5)
+
+
+def test_replicates_have_dense_runs_that_run_side_by_side() -> None:
+    plan = planned(experiment(1, [0], 10, replicates=3), costs(given(1.0)), [1, 2, 3])
+    assert [on.training.likely for on in plan.on] == [60, 40, 20]
+    assert plan.serial == 10 / 60
+
+
+def test_between_two_measured_sparsities_costs_are_linear_and_beyond_them_level() -> None:
+    training = Training(
+        NOTHING, {0.5: exactly(4.0), 0.9: exactly(2.0)}, NOTHING, NOTHING, NOTHING, {}
+    )
+    levels = (0.2, 0.5, 0.6, 0.9, 0.99)
+    assert [training.ticket(level).likely for level in levels] == pytest.approx([4, 4, 3.5, 2, 2])
+
+
+def test_starts_stand_between_the_command_and_the_report() -> None:
+    starting = Starting(*(exactly(seconds) for seconds in (5.0, 2.0, 7.0, 0.5, 1.0)))
+    case = experiment(3, [0], 10)
+    found = costs(given(1.0), starting)
+    plan = planned(case, found, [1, 2])
+    # Ray, dense trial and run, masks' tasks, retrainings, report; nothing is to be prepared.
+    assert plan.on[0].whole == exactly(5 + 7 + 10 + 2 + (7 + 30 + 2 * 0.5) + 1)
+    assert plan.on[1].whole == exactly(5 + 7 + 10 + 2 + (7 + 20 + 0.5) + 1)
+
+
+def test_what_is_done_is_not_planned_again() -> None:
+    case = experiment(4, [0, 1], 10)
+    done = [key(ticket) for ticket in grid(case)[:3]]
+    plan = planned(case, costs(given(1.0)), [1], done, dense_done=1)
+    assert (plan.tickets, plan.dense_runs, len(plan.packs)) == (5, 0, 3)
+    assert plan.on[0].training == exactly(50)
+    text = "\n".join(lines(Shown(plan, "none")))
+    assert "8 tickets, 5 of them left" in text
+    assert "dense run" not in text
+
+
+def test_nothing_left_is_said_without_tables() -> None:
+    case = experiment(1, [0], 10)
+    plan = planned(case, costs(given(1.0)), [1], [key(one) for one in grid(case)], dense_done=1)
+    text = "\n".join(lines(Shown(plan, "none")))
+    assert "1 tickets, 0 of them left" in text
+    assert "speed-up" not in text
+
+
+def test_ranges_grow_with_every_cost() -> None:
+    wide = Estimate(1.0, 2.0, 4.0)
+    training = Training(wide, {0.0: wide}, NOTHING, NOTHING, NOTHING, {})
+    plan = planned(experiment(2, [0], 10), costs(training), [1, 2])
+    assert plan.on[0].training == Estimate(30, 60, 120)
+    assert plan.on[1].training == Estimate(20, 40, 80)
+
+
+def test_workers_stop_paying_where_no_more_of_them_save_a_twentieth() -> None:
+    # 40 packs of 1 s behind a dense run of 100 s: with 8, 105 s; with 40, 101 s.
+    long_dense = Training(exactly(10), {0.0: exactly(0.1)}, NOTHING, NOTHING, NOTHING, {})
+    plan = planned(experiment(40, [0], 10), costs(long_dense), [1])
+    assert workers_that_pay(plan) == 7  # 6 packs one after the other: 106 s <= 1.05 x 101
+    assert workers_that_pay(planned(experiment(4, [0], 10), costs(given(1.0)), [1])) == 4
+
+
+def test_smaller_packs_fill_more_workers_and_larger_ones_read_less() -> None:
+    plan = planned(experiment(20, [0, 1, 2, 4, 8], 350), costs(given(270.0)), [100])
+    size, seconds = best_tickets_per_trial(plan, 100)
+    assert (size, seconds) == (1, 2 * 350 * 270)
+    reading = Training(NOTHING, {0.0: exactly(0.01)}, exactly(1.0), NOTHING, NOTHING, {})
+    plan = planned(experiment(4, [0, 1], 10), costs(reading), [1])
+    assert best_tickets_per_trial(plan, 1)[0] == 8
+
+
+@for_all(st.integers(1, 6), st.integers(1, 4), st.integers(5, 9), st.integers(1, 30))
+def test_no_speedup_is_beyond_amdahls_or_the_number_of_workers(
+    masks: int, points: int, epochs: int, workers: int
+) -> None:
+    plan = planned(experiment(masks, range(points), epochs), costs(given(7.0)), [workers])
+    speedup = plan.work.training.likely / plan.on[0].training.likely
+    assert 1 <= speedup <= plan.amdahl(workers) * (1 + 1e-9) <= workers * (1 + 1e-9)

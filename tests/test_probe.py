@@ -1,0 +1,120 @@
+"""What a probe measures, on networks so small that it takes seconds."""
+
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import MakeRun
+
+from ltray.analysis.planning.probed import training_of
+from ltray.data.batches import open_data_set
+from ltray.data.expected import ExpectedImages, expected_images
+from ltray.data.made_up import PHOTOGRAPH, MadeUp, made_up_shards
+from ltray.data.pixels import Pixels
+from ltray.experiment import Data
+from ltray.layout import DataFolder
+from ltray.models.sizes import network_sizes
+from ltray.training import probe as probing
+from ltray.training.place import this_place
+from ltray.training.probe import Probe, Tried, probe
+
+TRIED = Tried("loop", (0.010, 0.012, 0.011), evaluation_seconds=0.001, start_seconds=0.5)
+FOUND = Probe(
+    ready_at=0.0,
+    device="cpu",
+    batch_size=60,
+    dense=TRIED,
+    tickets={0.5: TRIED, 0.9: replace(TRIED, backend="csr", step_seconds=(0.004,))},
+    batch_seconds=0.002,
+    image_seconds=0.001,
+    mask_seconds=0.1,
+    state_seconds=0.05,
+)
+IMAGES = ExpectedImages(
+    train=600,
+    validation=100,
+    test=200,
+    stored=900,
+    classes=10,
+    encoded=False,
+    prepared=True,
+    told_by="the test",
+)
+
+
+def test_made_up_photographs_are_stored_like_real_ones(tmp_path: Path) -> None:
+    source = MadeUp((("train", 8), ("test", 4)), 3, PHOTOGRAPH, 3, encoded=True)
+    folder = DataFolder(tmp_path)
+    manifest = made_up_shards(folder, source, Pixels(227, "crop", "jpeg", 3))
+    assert manifest.counts == {"train": 8, "test": 4}
+    assert manifest.quarantined == 0
+    stored = sum(part.bytes for parts in manifest.parts.values() for part in parts) / 12
+    assert 10_000 < stored < 30_000  # ImageNet's are 18.7 kB
+    data = Data(source="npz", path="x", image_size=227, crop_size=224, validation_fraction=0.3)
+    opened = open_data_set(folder, manifest, data, torch.device("cpu"), threads=1)
+    assert opened.classes == 3
+
+
+def test_a_probe_tries_the_experiments_own_network_and_levels(
+    make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(probing, "STRETCH_SECONDS", 0.02)
+    run = make_run(prune__sparsities=[0.5, 0.9, 0.95], sweep__backend="auto")
+    images = expected_images(run.experiment.data, run.data, None, None)
+    before = time.time()
+    found = probe(run.experiment, images, None, this_place())
+    assert before <= found.ready_at <= time.time()
+    assert (found.device, found.batch_size) == ("cpu", 60)
+    assert sorted(found.tickets) == [0.5, 0.9, 0.95]  # csr takes less time the sparser it is
+    assert all(tried.backend in {"loop", "fused", "csr"} for tried in found.tickets.values())
+    assert all(0 < seconds < 1 for seconds in found.dense.step_seconds)
+    measured = (found.batch_seconds, found.image_seconds, found.mask_seconds, found.state_seconds)
+    assert all(0 < seconds < 1 for seconds in measured)
+
+
+def test_a_step_that_takes_long_is_tried_with_fewer_images(
+    make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(probing, "STRETCH_SECONDS", 0.02)
+    monkeypatch.setattr(probing, "LONG_STEP_SECONDS", 1e-6)
+    run = make_run()
+    images = expected_images(run.experiment.data, run.data, None, None)
+    found = probe(run.experiment, images, None, this_place())
+    assert found.batch_size == 1
+    # One image takes a good part of a millisecond, and the experiment's batch 60 times that.
+    assert found.dense.step_seconds[0] > 0.006
+
+
+def test_an_epoch_is_its_steps_its_evaluations_and_its_reading(make_run: MakeRun) -> None:
+    experiment = make_run().experiment
+    training = training_of([FOUND], experiment, IMAGES)
+    assert training.dense.likely == pytest.approx(10 * 0.011 + 300 * 0.001)
+    assert training.ticket(0.9).likely == pytest.approx(10 * 0.004 + 300 * 0.001)
+    assert training.shared.likely == pytest.approx(10 * 0.002)
+    assert training.backends == {0.5: "loop", 0.9: "csr"}
+    assert training.dense.low < 10 * 0.010 + 0.3 < 10 * 0.012 + 0.3 < training.dense.high
+
+
+def test_evaluating_more_often_costs_more(make_run: MakeRun) -> None:
+    experiment = make_run(train__evaluate_every=5).experiment
+    training = training_of([FOUND], experiment, IMAGES)
+    assert training.dense.likely == pytest.approx(10 * 0.011 + 2 * 300 * 0.001)
+
+
+def test_workers_that_hinder_each_other_widen_the_range(make_run: MakeRun) -> None:
+    slow = replace(FOUND, dense=replace(TRIED, step_seconds=(0.03,)))
+    alone = training_of([FOUND], make_run().experiment, IMAGES)
+    both = training_of([FOUND, slow], make_run().experiment, IMAGES)
+    assert both.dense.high > alone.dense.high
+
+
+def test_sizes_are_those_of_the_files_that_a_run_writes(make_run: MakeRun) -> None:
+    sizes = network_sizes(make_run().experiment, classes=10)
+    weights = 64 * 300 + 300 * 100 + 100 * 10
+    assert sizes.prunable_weights == weights
+    assert sizes.weights_bytes == 4 * (weights + 300 + 100 + 10)
+    assert sizes.state_bytes == 2 * sizes.weights_bytes  # momentum
+    adam = make_run(train__optimizer="adam", train__momentum=None).experiment
+    assert network_sizes(adam, classes=10).state_bytes == 3 * sizes.weights_bytes

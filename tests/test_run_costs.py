@@ -1,0 +1,111 @@
+import re
+from typing import Any
+
+import pytest
+from test_planned import experiment
+
+from ltray.analysis.planning.costs import given
+from ltray.analysis.planning.run_costs import from_dense_run, from_packs
+from ltray.analysis.planning.storage import stored_bytes
+from ltray.analysis.results import Rows
+from ltray.cluster.ahead import ahead
+from ltray.data.expected import ExpectedImages
+from ltray.lottery.tickets import grid
+from ltray.models.sizes import Sizes
+
+
+def epoch(number: float, seconds: float) -> dict[str, Any]:
+    return {"epoch": number, "step": int(10 * number), "seconds": seconds}
+
+
+def ticket(sparsity: float, pack: str, start: int, end: int, **more: Any) -> dict[str, Any]:
+    moment = "2026-11-26T10:00:{:02d}.000000+00:00"
+    row = {
+        "status": "done",
+        "replicate": 0,
+        "pack": pack,
+        "sparsity": sparsity,
+        "epochs_trained": 10.0,
+        "attempts": 1,
+        "backend": "loop",
+        "started_at": moment.format(start),
+        "finished_at": moment.format(end),
+    }
+    return row | more
+
+
+def test_the_dense_runs_first_epoch_pays_for_what_is_set_up_once() -> None:
+    rows = [epoch(1, 9.0), epoch(2, 10.0), epoch(3, 11.1), epoch(4, 12.0)]
+    training = from_dense_run(rows, evaluated=0.3, epochs_of_recipe=4)
+    assert training is not None
+    assert training.dense.likely == pytest.approx(1.0 + 0.33 * 0.3)
+    assert training.ticket(0.9).low < training.dense.likely < training.ticket(0.9).high
+
+
+def test_a_single_epoch_tells_nothing_of_the_next() -> None:
+    assert from_dense_run([epoch(1, 9.0)], 0.3, 1) is None
+
+
+def test_a_packs_span_is_shared_out_over_its_tickets_epochs() -> None:
+    rows = [
+        ticket(0.5, "a", 0, 20),
+        ticket(0.5, "a", 0, 20, epochs_trained=30.0),
+        ticket(0.9, "b", 20, 30),
+        ticket(0.9, "c", 30, 44, attempts=2),  # began again: its span is not its training
+        ticket(0.9, "d", 30, 44, status="failed"),
+    ]
+    training = from_packs(given(5.0), rows)
+    assert training is not None
+    assert training.ticket(0.5).likely == pytest.approx(20 / 40)
+    assert training.ticket(0.9).likely == pytest.approx(10 / 10)
+    assert training.dense.likely == 5.0
+
+
+def test_without_packs_costs_stay_as_they_were() -> None:
+    assert from_packs(None, []) is None
+    assert from_packs(given(5.0), []) == given(5.0)
+
+
+def test_a_new_sweep_says_how_much_there_is_to_do() -> None:
+    found = ahead(experiment(3, [0, 1], 10, "continue"), Rows(), None, workers=2)
+    assert found.seconds is None
+    assert "1 dense run of 10 epochs, then 6 retrainings, 57 epochs in all" in found.text
+    assert "python -m ltray.plan" in found.text
+
+
+def test_after_the_dense_run_a_sweep_says_how_long_the_rest_takes() -> None:
+    case = experiment(3, [0, 1], 10)
+    rows = Rows()
+    rows.put_dense(0, {"train_seconds": 20.0}, [epoch(n, 9.0 + n) for n in range(1, 11)], {})
+    found = ahead(case, rows, (600, 100, 200), workers=2)
+    assert found.seconds is not None
+    # 3 packs of 2 x 10 epochs of 1 s and a little evaluation: on 2 workers, 2 packs long.
+    assert 0.4 * 40 < found.seconds.low < 0.8 * 40 * 1.2 < found.seconds.likely < 60
+    expected = r"plan: 6 retrainings, 60 epochs in all on 2 workers: \d+ s \(\d+ s to \d+ s\)"
+    assert re.match(expected, found.text)
+
+
+def test_a_sweep_that_goes_on_counts_what_is_left() -> None:
+    case = experiment(2, [0, 1], 10)
+    rows = Rows()
+    rows.put_dense(0, {"train_seconds": 20.0}, [epoch(n, 2.0 * n) for n in range(1, 11)], {})
+    for one in grid(case)[:2]:
+        rows.put(ticket(0.0, "a", 0, 20, ticket=one.name), [])
+    found = ahead(case, rows, (600, 100, 200), workers=1)
+    assert found.text.startswith("plan: 2 retrainings, 20 epochs in all on 1 worker")
+    assert found.seconds is not None
+    assert 20 < found.seconds.likely < 40  # a second an epoch, as the first pack took, and starts
+
+
+def test_storage_by_hand() -> None:
+    images = ExpectedImages(90, 10, 20, 120, 10, encoded=False, prepared=False, told_by="hand")
+    case = experiment(3, [0, 1], 10, replicates=2)
+    data = case.data.model_copy(update={"channels": 1, "encoding": "raw"})
+    sizes = Sizes(weights_bytes=1000, state_bytes=3000, prunable_weights=80)
+    found = stored_bytes(case.model_copy(update={"data": data}), images, sizes)
+    assert found == {
+        "shards": 120 * 64,
+        "trajectories": 2 * 3 * 3000,  # steps of epochs 0, 1 and 10
+        "masks": 2 * 3 * 10,
+        "tickets": 2 * 6 * (1000 + 3),
+    }
