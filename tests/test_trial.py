@@ -21,6 +21,7 @@ from ltray.training import fit as fit_module
 from ltray.training import retrain
 from ltray.training.backends import trial
 from ltray.training.backends.choice import open_backend
+from ltray.training.backends.loop import Loop
 from ltray.training.backends.trial import Choice, choose
 from ltray.training.dense import train_dense
 from ltray.training.fit import fit
@@ -64,6 +65,21 @@ def test_auto_measures_all_that_can_train_the_network(arch: str, measured: set[s
     told = choice.told()
     assert told is not None
     assert told.startswith(min(choice.milliseconds, key=lambda name: choice.milliseconds[name]))
+
+
+def test_a_short_training_is_not_held_up_by_measuring(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken: list[int] = []
+
+    def count_step(backend: Loop, images: torch.Tensor, labels: torch.Tensor) -> None:
+        taken[-1] += 1
+        step(backend, images, labels)
+
+    step = Loop.train_step
+    monkeypatch.setattr(Loop, "train_step", count_step)
+    for steps in (1, 10**9, 0):  # 0 = not known
+        taken.append(0)
+        choose("auto", made("lenet_300_100", 3), a_batch("lenet_300_100"), PLENTY, steps)
+    assert taken == [1 + trial.FEWEST_STEPS, 1 + trial.MOST_STEPS, 1 + trial.MOST_STEPS]
 
 
 def test_one_ticket_is_not_fused_with_itself() -> None:

@@ -24,6 +24,7 @@ from ltray.training.network import Network
 
 MEASURED_SECONDS = 0.2  # of each backend, after the first step
 FEWEST_STEPS, MOST_STEPS = 3, 30
+SHARE_MEASURED = 0.03  # of a short training's time, for measuring, once the fewest steps are done
 WORTH = 1.1  # an earlier backend of the list is taken if it is nearly as fast
 ROOM = 1.5  # what a step needs beyond what it saves for its backward pass
 # Seconds of a device's training from which on torch.compile is tried on a GPU. It takes three
@@ -75,7 +76,8 @@ def choose(  # noqa: PLR0913, PLR0917 (what a pack is, and where)
         tickets: make the networks of one device, for trying and throwing away.
         batch: images [B, C, H, W] and labels [B] of one training step.
         memory: bytes that the pack may take.
-        steps: that each ticket has to train; compiled steps are measured where these take long.
+        steps: that each ticket has to train: where they take little time, not much of it goes into
+            measuring, and where they take long, compiled steps are measured too. 0 = not known.
         forms: how often steps would have to be compiled: each device and each number of tickets
             that train together needs its own.
 
@@ -94,7 +96,8 @@ def choose(  # noqa: PLR0913, PLR0917 (what a pack is, and where)
     packs = {
         name: tuple(make() for make in tickets[: _fitting(name, need, share)]) for name in names
     }
-    taken = _milliseconds({name: open_backend(name, pack) for name, pack in packs.items()}, batch)
+    opened = {name: open_backend(name, pack) for name, pack in packs.items()}
+    taken = _milliseconds(opened, batch, steps)
     fast = _fastest(taken)
     left_out = None
     seconds = taken[fast] * len(tickets) * steps / 1000
@@ -102,7 +105,7 @@ def choose(  # noqa: PLR0913, PLR0917 (what a pack is, and where)
         compiled = COMPILED[fast]
         fits[compiled] = fits[fast]
         try:
-            taken |= _milliseconds({compiled: open_backend(compiled, packs[fast])}, batch)
+            taken |= _milliseconds({compiled: open_backend(compiled, packs[fast])}, batch, steps)
         except Exception as error:  # noqa: BLE001 (the compiler may lack or stumble over anything)
             left_out = f"{compiled} left out: {type(error).__name__}: {error}".splitlines()[0]
     fast = _fastest(taken)
@@ -122,7 +125,7 @@ def _candidates(wanted: str, model: torch.nn.Module, count: int) -> list[str]:
     return [name for name in covering if count > 1 or name != "fused"]
 
 
-def _milliseconds(backends: Mapping[str, Backend], batch: Batch) -> dict[str, float]:
+def _milliseconds(backends: Mapping[str, Backend], batch: Batch, steps: int) -> dict[str, float]:
     """Medians per step and ticket, step by step in turn: what else runs here falls on all."""
     seconds: dict[str, list[float]] = {name: [] for name in backends}
     for number in range(1 + MOST_STEPS):
@@ -131,13 +134,24 @@ def _milliseconds(backends: Mapping[str, Backend], batch: Batch) -> dict[str, fl
             backend.train_step(*batch)
             float(backend.networks[0].loss_sum)  # a GPU's step ends when a value of it is read
             seconds[name].append(time.perf_counter() - started)
-        least = min(sum(each[1:]) for each in seconds.values())
-        if number >= FEWEST_STEPS and least > MEASURED_SECONDS:
+        if number >= FEWEST_STEPS and _is_enough([each[1:] for each in seconds.values()], steps):
             break
     return {
         name: round(1000 * statistics.median(each[1:]) / len(backends[name].networks), 4)
         for name, each in seconds.items()
     }
+
+
+def _is_enough(seconds: Sequence[Sequence[float]], steps: int) -> bool:
+    """Whether each backend was measured long enough, or all of them for long enough together.
+
+    Args:
+        seconds: of each backend's steps, after its first.
+        steps: of the training that they are measured for; 0 = not known.
+    """
+    training = steps * min(statistics.median(each) for each in seconds)
+    measured = sum(map(sum, seconds))
+    return min(map(sum, seconds)) > MEASURED_SECONDS or measured > SHARE_MEASURED * training > 0
 
 
 @dataclass(frozen=True)
