@@ -269,7 +269,7 @@ def test_whole_sweep_counts_launches_that_ended() -> None:
 
 
 def test_plan_against_fact() -> None:
-    planned = {"seconds": 40.0, "low": 30.0, "high": 50.0}
+    planned = {"after": 10.0, "seconds": 40.0, "low": 30.0, "high": 50.0}
     launches = [
         launched(0, 20),
         {**launched(30, 80), "planned": planned},

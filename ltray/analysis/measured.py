@@ -160,8 +160,13 @@ class WholeSweep:
 
 @dataclass(frozen=True)
 class Forecast:
-    """What a launch said at its start that it would take, in seconds, and what it took."""
+    """What a launch said that it would take from its start, in seconds, and what it took.
 
+    Attributes:
+        after: seconds from its start until it said so.
+    """
+
+    after: float
     seconds: float
     low: float
     high: float
@@ -252,7 +257,7 @@ def amdahl_points(whole: WholeSweep) -> list[tuple[float, float]]:
 def forecasts(launches: Sequence[Launch]) -> list[Forecast]:
     """Plan against fact, of each launch that recorded a plan (`planned`) and its end."""
     return [
-        Forecast(planned["seconds"], planned["low"], planned["high"], took)
+        Forecast(planned["after"], planned["seconds"], planned["low"], planned["high"], took)
         for launch in launches
         if (planned := launch.get("planned")) and (took := wall_seconds(launch)) is not None
     ]
