@@ -13,7 +13,7 @@ from ltray.analysis.planning.text import Shown, lines
 from ltray.experiment import Experiment
 from ltray.lottery.tickets import grid, key
 
-NO_STARTS = Starting(NOTHING, NOTHING, NOTHING, NOTHING, NOTHING)
+NO_STARTS = Starting(NOTHING, NOTHING, NOTHING, NOTHING, NOTHING, NOTHING)
 
 
 def experiment(  # what matters to a plan
@@ -105,13 +105,14 @@ def test_between_two_measured_sparsities_costs_are_linear_and_beyond_them_level(
 
 
 def test_starts_stand_between_the_command_and_the_report() -> None:
-    starting = Starting(*(exactly(seconds) for seconds in (5.0, 2.0, 7.0, 0.5, 1.0)))
+    starting = Starting(*(exactly(seconds) for seconds in (3.0, 5.0, 2.0, 7.0, 0.5, 1.0)))
     case = experiment(3, [0], 10)
     found = costs(given(1.0), starting)
     plan = planned(case, found, [1, 2])
-    # Ray, dense trial and run, masks' tasks, retrainings, report; nothing is to be prepared.
-    assert plan.on[0].whole == exactly(5 + 7 + 10 + 2 + (7 + 30 + 2 * 0.5) + 1)
-    assert plan.on[1].whole == exactly(5 + 7 + 10 + 2 + (7 + 20 + 0.5) + 1)
+    # Command, Ray, dense trial and run, masks' tasks, retrainings, report; nothing to be prepared.
+    assert plan.on[0].whole == exactly(3 + 5 + 7 + 10 + 2 + (7 + 30 + 2 * 0.5) + 1)
+    assert plan.on[1].whole == exactly(3 + 5 + 7 + 10 + 2 + (7 + 20 + 0.5) + 1)
+    assert plan.work.starts == exactly(3 + 5 + 7 + 2 + 7 + 2 * 0.5 + 1)
 
 
 def test_what_is_done_is_not_planned_again() -> None:

@@ -69,7 +69,7 @@ def _costs(training: Training) -> Costs:
         alone=training,
         beside=training,
         apart=1,
-        starting=replace(starting(), ray=NOTHING),  # it has started
+        starting=replace(starting(), command=NOTHING, ray=NOTHING),  # they have passed
         prepare=NOTHING,
         masks=NOTHING,
         state_seconds=0.0,

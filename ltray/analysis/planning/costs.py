@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 from ltray.analysis.planning.estimate import NOTHING, Estimate, between, exactly
 
-# What starts cost on two cores of 2.9 GHz with Ray 2.60; a slow disk makes them several times as
-# long. Where the machine was tried, they are taken in units of what a process took to start there.
-USUAL_PROCESS_SECONDS = 4.0
+# What starts cost on two cores with Ray 2.60 and torch 2.15, in units of what a worker's process
+# takes to start and to import what a probe needs; a slow disk makes that several times as long.
+USUAL_PROCESS_SECONDS = 3.0
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,8 @@ class Starting:
     """Seconds that pass beside training.
 
     Attributes:
-        ray: from the command to a session.
+        command: until the command has imported what it needs, and from its last line to its end.
+        ray: until there is a session.
         tasks: from the beginning of preparing, or of making masks, to the first task.
         trials: from the beginning of the dense run, or of the retrainings, to the first step of
             each worker's first trial.
@@ -57,6 +58,7 @@ class Starting:
         report: tables and page.
     """
 
+    command: Estimate
     ray: Estimate
     tasks: Estimate
     trials: Estimate
@@ -107,9 +109,10 @@ def starting(process: Estimate | None = None, ray: Estimate | None = None) -> St
     """
     unit = process or Estimate(USUAL_PROCESS_SECONDS / 2, USUAL_PROCESS_SECONDS, 8.0)
     return Starting(
-        ray=ray or unit * 1.2,
-        tasks=unit * 0.5,
-        trials=unit * 1.9,
-        next_trial=Estimate(0.1, 0.3, 1.0),
-        report=unit * 0.25,
+        command=unit * 2.0,
+        ray=ray or unit * 1.5,
+        tasks=unit * 0.9,
+        trials=unit * 3.1,  # Tune, a process, torch, and its compiler, which optimizers import
+        next_trial=Estimate(0.05, 0.15, 0.5),
+        report=unit * 0.6,
     )

@@ -21,6 +21,10 @@ class Estimate:
     def __add__(self, other: Estimate) -> Estimate:
         return Estimate(self.low + other.low, self.likely + other.likely, self.high + other.high)
 
+    def __sub__(self, part: Estimate) -> Estimate:
+        """What is left without a part that was counted in."""
+        return Estimate(self.low - part.low, self.likely - part.likely, self.high - part.high)
+
     def __mul__(self, factor: float) -> Estimate:
         return Estimate(self.low * factor, self.likely * factor, self.high * factor)
 

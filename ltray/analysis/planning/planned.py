@@ -36,7 +36,7 @@ class Work:
 
     Attributes:
         prepare: None where nothing is known of the images.
-        starts: Ray, processes, masks, tables and page.
+        starts: all the rest: Ray, processes, masks, tables and page.
     """
 
     dense: Estimate
@@ -93,7 +93,7 @@ class _ToDo:
 
     def on(self, workers: int) -> OnWorkers:
         training = self.costs.training(workers)
-        dense = self.dense(training, workers)
+        dense = self._dense(training, workers)
         retrainings = self._retrainings(training, workers, NOTHING, NOTHING)
         return OnWorkers(
             workers=workers,
@@ -105,7 +105,7 @@ class _ToDo:
     def _whole(self, training: Training, workers: int, dense: Estimate) -> Estimate:
         starting = self.costs.starting
         prepare = self.costs.prepare
-        stages = [starting.ray, starting.report]
+        stages = [starting.command, starting.ray, starting.report]
         if prepare is None or prepare.high:
             stages += [starting.tasks, (prepare or NOTHING) * (1 / workers)]
         if self.dense_runs:
@@ -116,7 +116,7 @@ class _ToDo:
     def _masks(self, workers: int) -> Estimate:
         return _schedule([self.costs.masks] * self.dense_runs, workers)
 
-    def dense(self, training: Training, workers: int) -> Estimate:
+    def _dense(self, training: Training, workers: int) -> Estimate:
         each = dense_seconds(self.experiment, training)
         return _schedule([each] * self.dense_runs, workers)
 
@@ -147,13 +147,11 @@ def planned(  # noqa: PLR0913, PLR0917 (what there is, and what of it is done)
     packs = packs_left(experiment, done, tickets_per_trial)
     to_do = _ToDo(experiment, packs, experiment.replicates - dense_done, costs)
     one = to_do.on(1)
-    starting = costs.starting
-    trials = starting.next_trial * max(0, len(packs) - 1)
     work = Work(
-        dense=to_do.dense(costs.training(1), workers=1),
+        dense=one.training - one.retrainings,
         retrainings=one.retrainings,
         prepare=costs.prepare,
-        starts=total([starting.ray, starting.report, starting.trials, trials, costs.masks]),
+        starts=one.whole - one.training - (costs.prepare or NOTHING),
     )
     longest_dense = dense_seconds(experiment, costs.training(1)).likely if to_do.dense_runs else 0.0
     training = one.training.likely
