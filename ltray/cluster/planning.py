@@ -3,7 +3,7 @@
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-from ltray.analysis.planning.costs import Costs, Starting, given, starting
+from ltray.analysis.planning.costs import Costs, Starting, as_given, starting
 from ltray.analysis.planning.estimate import NOTHING, Estimate
 from ltray.analysis.planning.planned import planned
 from ltray.analysis.planning.probed import spread, training_of
@@ -25,9 +25,8 @@ from ltray.own_code import OwnCode
 from ltray.run import Run
 from ltray.say import Say
 
-# Where nothing was tried: of writing a state; CPU seconds of preparing an image of ILSVRC's size,
-# and one that is an array already.
-STATE_SECONDS = 0.1
+# Where nothing was tried: CPU seconds of preparing an image of ILSVRC's size, and one that is an
+# array already.
 ENCODED_IMAGE_SECONDS = Estimate(0.001, 0.0016, 0.005)
 ARRAY_SECONDS = Estimate(2e-5, 4e-5, 2e-4)
 
@@ -78,7 +77,8 @@ def make_plan(
         tried = try_out(experiment, images, network, connection, say)
         costs, here = _tried_costs(tried, experiment, images), tried.workers
     else:
-        costs, here = _given(asked.seconds_per_epoch, images), None
+        prepare = None if images is None else _usual_prepare(images)
+        costs, here = as_given(asked.seconds_per_epoch, prepare), None
     done, dense_done = _done(run)
     return Shown(
         plan=planned(experiment, costs, _workers(experiment, asked, here), done, dense_done),
@@ -128,20 +128,6 @@ def _done(run: Run | None) -> tuple[Collection[TicketKey], int]:
     rows: Rows = collect(run.folder)
     ended = [key for key, row in rows.tickets.items() if row["status"] != "failed"]
     return ended, len(whole_trajectories(run))
-
-
-def _given(seconds_per_epoch: float, images: ExpectedImages | None) -> Costs:
-    each = given(seconds_per_epoch)
-    return Costs(
-        alone=each,
-        beside=each,
-        apart=1,
-        starting=starting(),
-        prepare=None if images is None else _usual_prepare(images),
-        masks=NOTHING,
-        state_seconds=STATE_SECONDS,
-        told_by=f"{seconds_per_epoch:g} s, as given",
-    )
 
 
 def _usual_prepare(images: ExpectedImages) -> Estimate:

@@ -9,6 +9,7 @@ from ltray.analysis.planning.estimate import NOTHING, Estimate, between, exactly
 # What starts cost on two cores of 2.9 GHz with Ray 2.60; a slow disk makes them several times as
 # long. Where the machine was tried, they are taken in units of what a process took to start there.
 USUAL_PROCESS_SECONDS = 4.0
+USUAL_STATE_SECONDS = 0.1  # of writing one
 
 
 @dataclass(frozen=True)
@@ -96,6 +97,21 @@ def given(seconds_per_epoch: float) -> Training:
     """Every epoch of every network takes the same, and nothing is shared."""
     each = exactly(seconds_per_epoch)
     return Training(each, {0.0: each}, NOTHING, NOTHING, NOTHING, {})
+
+
+def as_given(seconds_per_epoch: float, prepare: Estimate | None = NOTHING) -> Costs:
+    """All costs where a person says what an epoch takes, and starts are as usual."""
+    each = given(seconds_per_epoch)
+    return Costs(
+        alone=each,
+        beside=each,
+        apart=1,
+        starting=starting(),
+        prepare=prepare,
+        masks=NOTHING,
+        state_seconds=USUAL_STATE_SECONDS,
+        told_by=f"{seconds_per_epoch:g} s, as given",
+    )
 
 
 def starting(process: Estimate | None = None, ray: Estimate | None = None) -> Starting:
