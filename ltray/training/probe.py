@@ -36,6 +36,7 @@ from ltray.training.place import Place, memory_for_pack
 from ltray.training.recipe import Recipe
 
 LONG_STEP_SECONDS = 0.3  # of one network; longer ones are tried with fewer images
+FEWEST_IMAGES = 2  # BatchNorm cannot train on a single value
 LONG_PACK_STEP_SECONDS = 1.0  # of a pack; longer ones are tried with fewer tickets
 STRETCH_SECONDS = 0.4
 STRETCHES = 3
@@ -212,12 +213,13 @@ class _Probing:
     def _bearable_batch(self) -> int:
         """The experiment's, or as many images as one network trains on in a bearable time."""
         wanted = min(self.experiment.train.batch_size, self.images.train)
-        tried = min(2, wanted)
+        tried = min(FEWEST_IMAGES, wanted)
         while True:
             seconds = self._step_seconds(tried)
             if tried == wanted or seconds > LONG_STEP_SECONDS / 2:
                 self.step_seconds = seconds
-                return min(tried, max(1, int(tried * LONG_STEP_SECONDS / seconds)))
+                bearable = max(FEWEST_IMAGES, int(tried * LONG_STEP_SECONDS / seconds))
+                return min(tried, bearable)
             tried = min(wanted, max(2 * tried, int(tried * LONG_STEP_SECONDS / seconds / 2)))
 
     def _step_seconds(self, batch_size: int) -> float:
