@@ -1,19 +1,27 @@
 """Plans against arithmetic by hand."""
 
+import json
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 from hypothesis import given as for_all
 from hypothesis import strategies as st
 
+from ltray.analysis.planning.as_json import as_json
+from ltray.analysis.planning.bill import Instance, Prices
+from ltray.analysis.planning.checkpointing import Interruptions, slowdown
 from ltray.analysis.planning.costs import Costs, Starting, Training, given
 from ltray.analysis.planning.estimate import NOTHING, Estimate, exactly
 from ltray.analysis.planning.planned import best_tickets_per_trial, planned, workers_that_pay
+from ltray.analysis.planning.spending import interrupted, interrupted_seconds, interruptions
 from ltray.analysis.planning.text import Shown, lines
+from ltray.analysis.planning.wording import hours, short
 from ltray.experiment import Experiment
 from ltray.lottery.tickets import grid, key
 
 NO_STARTS = Starting(NOTHING, NOTHING, NOTHING, NOTHING, NOTHING)
+STARTS = Starting(*(exactly(seconds) for seconds in (5.0, 2.0, 7.0, 0.5, 1.0)))
 
 
 def experiment(  # what matters to a plan
@@ -105,9 +113,8 @@ def test_between_two_measured_sparsities_costs_are_linear_and_beyond_them_level(
 
 
 def test_starts_stand_between_the_command_and_the_report() -> None:
-    starting = Starting(*(exactly(seconds) for seconds in (5.0, 2.0, 7.0, 0.5, 1.0)))
     case = experiment(3, [0], 10)
-    found = costs(given(1.0), starting)
+    found = costs(given(1.0), STARTS)
     plan = planned(case, found, [1, 2])
     # Ray, dense trial and run, masks' tasks, retrainings, report; nothing is to be prepared.
     assert plan.on[0].whole == exactly(5 + 7 + 10 + 2 + (7 + 30 + 2 * 0.5) + 1)
@@ -129,7 +136,7 @@ def test_nothing_left_is_said_without_tables() -> None:
     case = experiment(1, [0], 10)
     plan = planned(case, costs(given(1.0)), [1], [key(one) for one in grid(case)], dense_done=1)
     text = "\n".join(lines(Shown(plan, "none")))
-    assert "1 tickets, 0 of them left" in text
+    assert "1 ticket, 0 of them left" in text
     assert "speed-up" not in text
 
 
@@ -156,6 +163,57 @@ def test_smaller_packs_fill_more_workers_and_larger_ones_read_less() -> None:
     reading = Training(NOTHING, {0.0: exactly(0.01)}, exactly(1.0), NOTHING, NOTHING, {})
     plan = planned(experiment(4, [0, 1], 10), costs(reading), [1])
     assert best_tickets_per_trial(plan, 1)[0] == 8
+
+
+def test_a_packs_own_size_that_divides_nothing_is_compared_too() -> None:
+    # 9 packs of one reset point on 2 workers: by 1 the last waits; 5 and 4 come out even.
+    case = experiment(9, [0], 10, sweep={"tickets_per_trial": 5})
+    plan = planned(case, costs(given(1.0), replace(NO_STARTS, next_trial=exactly(5.0))), [2])
+    assert plan.on[0].whole == exactly(10 + 50)
+    assert best_tickets_per_trial(plan, 2) == (5, 60.0)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [(43.4, "43 s"), (130, "2.2 min"), (750, "12 min"), (6000, "1.7 h"), (472_500, "131.2 h")],
+)
+def test_durations_in_the_unit_that_fits(seconds: float, said: str) -> None:
+    assert short(seconds) == said
+
+
+def test_interruptions_lengthen_the_training_alone() -> None:
+    plan = planned(experiment(2, [0], 10), costs(given(360.0), STARTS), [1])
+    found = interrupted(plan, hours_between=24)
+    assert found == Interruptions(between=86_400, write=0.1, restart=300 + 7)
+    times_as_long = slowdown(300, found)
+    assert 1 < times_as_long < 1.01
+    on = plan.on[0]
+    expected = 30 * 360 * times_as_long + on.whole.likely - 30 * 360
+    assert interrupted_seconds(on, found) == pytest.approx(expected)
+    by_worker = next(
+        line for line in interruptions(plan, 24) if line.split()[:2] == ["1", "worker"]
+    )
+    assert hours(expected) in by_worker
+
+
+def test_workers_that_are_interrupted_all_the_time_never_end() -> None:
+    plan = planned(experiment(2, [0], 10), costs(given(360.0), STARTS), [1])
+    for hours_between in (0.0001, 0.001):
+        text = "\n".join(interruptions(plan, hours_between))
+        assert "over 1000 times with states every" in text
+        assert "practically never ends" in text
+        shown = as_json(Shown(plan, "none", hours_between=hours_between))
+        assert shown["workers"][0]["whole_interrupted"] is None
+        assert json.dumps(shown, allow_nan=False)
+
+
+def test_a_price_is_that_of_the_machines_that_hold_the_workers() -> None:
+    plan = planned(experiment(4, [0], 10), costs(given(360.0)), [4])
+    machine = Instance(cpus=8, gpus=2, per_hour=3.0)
+    prices = Prices(as_of="today", currency="EUR", where="here", instances={"rack": machine})
+    text = "\n".join(lines(Shown(plan, "none", instance=("rack", prices))))
+    assert "On rack, 2 workers each, at 3 EUR an hour" in text
+    assert "4 workers on 2 machines        12.00 EUR" in text  # 2 h of 2 machines
 
 
 @for_all(st.integers(1, 6), st.integers(1, 4), st.integers(5, 9), st.integers(1, 30))

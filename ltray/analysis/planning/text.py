@@ -66,14 +66,14 @@ def _parts(shown: Shown) -> Iterator[Iterator[str]]:
 def _head(shown: Shown) -> Iterator[str]:
     plan, experiment = shown.plan, shown.plan.experiment
     masks, points = len(experiment.prune.sparsities), len(experiment.reset.epochs)
-    counts = f"{masks} masks x {points} reset points"
+    counts = f"{quantity(masks, 'mask')} x {quantity(points, 'reset point')}"
     if experiment.replicates > 1:
         counts += f" x {experiment.replicates} replicates"
     whole = masks * points * experiment.replicates
     left = "" if plan.tickets == whole else f", {plan.tickets:,} of them left"
     size = max((len(pack.tickets) for pack in plan.packs), default=0)
     packs = f", in {quantity(len(plan.packs), 'trial')} of up to {size}" if plan.packs else ""
-    yield f"{experiment.name}: {counts} = {whole:,} tickets{left}{packs}"
+    yield f"{experiment.name}: {counts} = {quantity(whole, 'ticket')}{left}{packs}"
     yield f"images: {shown.images}"
     yield f"cost of an epoch: {plan.costs.told_by}"
     yield from _epochs(plan)
