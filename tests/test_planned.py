@@ -92,6 +92,13 @@ def test_tickets_that_continue_train_only_the_rest() -> None:
     assert plan.on[1].retrainings == exactly(17.5)
 
 
+def test_the_lengths_of_the_retrainings_that_are_left_are_told() -> None:
+    case = experiment(1, [0, 4.4], 5, "continue")
+    assert "2 retrainings of 0.6 to 5 epochs" in text_of(case, 1.0, [1])
+    plan = planned(case, costs(given(1.0)), [1], [key(grid(case)[0])], dense_done=1)
+    assert "1 retraining of 0.6 epochs" in "\n".join(lines(Shown(plan, "none")))
+
+
 def test_reading_is_paid_once_a_pack_and_as_long_as_its_longest_ticket() -> None:
     training = Training(NOTHING, {0.0: exactly(1.0)}, exactly(5.0), exactly(3.0), exactly(0.5), {})
     plan = planned(experiment(1, [0, 2], 10, "continue"), costs(training), [1])

@@ -53,6 +53,7 @@ def test_a_packs_span_is_shared_out_over_its_tickets_epochs() -> None:
         ticket(0.9, "b", 20, 30),
         ticket(0.9, "c", 30, 44, attempts=2),  # began again: its span is not its training
         ticket(0.9, "d", 30, 44, status="failed"),
+        ticket(0.9, "e", 44, 40),  # a clock that was set back
     ]
     training = from_packs(given(5.0), rows)
     assert training is not None
@@ -71,6 +72,8 @@ def test_a_new_sweep_says_how_much_there_is_to_do() -> None:
     assert found.seconds is None
     assert "1 dense run of 10 epochs, then 6 retrainings, 57 epochs in all" in found.text
     assert "python -m ltray.plan" in found.text
+    tenths = ahead(experiment(1, [0, 1.1, 4.4], 5, "continue"), Rows(), None, workers=2)
+    assert "1 dense run of 5 epochs, then 3 retrainings, 9.5 epochs in all" in tenths.text
 
 
 def test_after_the_dense_run_a_sweep_says_how_long_the_rest_takes() -> None:

@@ -62,7 +62,10 @@ def from_packs(training: Training | None, rows: Sequence[Row]) -> Training | Non
     for of in packs.values():
         if any(row["attempts"] != 1 for row in of):
             continue
-        seconds = _span(of) / sum(row["epochs_trained"] for row in of)
+        span = _span(of)
+        if span <= 0:  # a clock that was set back
+            continue
+        seconds = span / sum(row["epochs_trained"] for row in of)
         for row in of:
             found[row["sparsity"]].append(seconds)
             backends[row["sparsity"]] = row["backend"]
