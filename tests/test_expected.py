@@ -1,6 +1,8 @@
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from conftest import MakeRun
 
@@ -43,6 +45,17 @@ def test_a_sources_own_files_are_counted(tmp_path: Path) -> None:
     found = expected_images(data, NOT_PREPARED, None, None)
     assert counts(found) == (30, 10, 20)
     assert (found.classes, found.stored, found.encoded) == (4, 60, False)
+
+
+def test_rows_of_parquet_are_counted_without_a_copy_of_their_images(tmp_path: Path) -> None:
+    rows = {"image": [b"an image"] * 50, "label": [row % 5 for row in range(50)]}
+    rows |= {"split": ["train"] * 40 + ["test"] * 10}
+    pq.write_table(pa.table(rows), tmp_path / "some.parquet")
+    data = Data(source="parquet", path=str(tmp_path / "some.parquet"), validation_fraction=0.25)
+    found = expected_images(data, NOT_PREPARED, None, None)
+    assert counts(found) == (30, 10, 10)
+    assert (found.classes, found.stored, found.encoded) == (5, 50, True)
+    assert [path.name for path in tmp_path.iterdir()] == ["some.parquet"]
 
 
 def test_chosen_classes_of_a_counted_source_are_counted_themselves(make_run: MakeRun) -> None:
