@@ -128,6 +128,31 @@ def test_starts_stand_between_the_command_and_the_report() -> None:
     assert plan.on[1].whole == exactly(5 + 7 + 10 + 2 + (7 + 20 + 0.5) + 1)
 
 
+def test_preparing_is_shared_out_and_every_dense_run_has_its_masks() -> None:
+    case = experiment(1, [0], 10, replicates=3)
+    found = replace(costs(given(1.0), STARTS), prepare=exactly(60.0), masks=exactly(6.0))
+    plan = planned(case, found, [1, 2])
+    # Ray, preparing, dense runs, masks, retrainings, report.
+    assert plan.on[0].whole == exactly(5 + (2 + 60) + (7 + 30) + (2 + 18) + (7 + 30 + 1) + 1)
+    assert plan.on[1].whole == exactly(5 + (2 + 30) + (7 + 20) + (2 + 12) + (7 + 20.5) + 1)
+
+
+@pytest.mark.parametrize("dense_done", [0, 2])
+def test_the_rows_of_the_work_add_up_to_the_time_of_one_worker(dense_done: int) -> None:
+    case = experiment(3, [0, 1], 10, replicates=2)
+    found = replace(costs(given(1.0), STARTS), prepare=exactly(60.0), masks=exactly(6.0))
+    plan = planned(case, found, [1], dense_done=dense_done)
+    assert plan.work.prepare is not None
+    rows = plan.work.training + plan.work.prepare + plan.work.starts
+    assert plan.on[0].whole == rows
+
+
+def test_workers_on_machines_of_their_own_cost_what_one_alone_does() -> None:
+    both = replace(costs(given(1.0)), beside=given(2.0), apart=2)
+    plan = planned(experiment(6, [0], 10), both, [2, 3])
+    assert [on.retrainings.likely for on in plan.on] == [30, 40]
+
+
 def test_what_is_done_is_not_planned_again() -> None:
     case = experiment(4, [0, 1], 10)
     done = [key(ticket) for ticket in grid(case)[:3]]

@@ -113,6 +113,8 @@ def test_an_epoch_is_its_steps_its_evaluations_and_its_reading(make_run: MakeRun
     assert training.dense.likely == pytest.approx(10 * 0.011 + 300 * 0.001)
     assert training.ticket(0.9).likely == pytest.approx(10 * 0.004 + 300 * 0.001)
     assert training.shared.likely == pytest.approx(10 * 0.002)
+    assert training.pack.likely == 0.5
+    assert training.ticket_files.likely == 2 * 0.05  # its state once, and its weights
     assert training.backends == {0.5: "loop", 0.9: "csr"}
     assert training.dense.low < 10 * 0.010 + 0.3 < 10 * 0.012 + 0.3 < training.dense.high
 

@@ -113,6 +113,18 @@ class _ToDo:
         stages.append(self._retrainings(training, workers, starting.trials, starting.next_trial))
         return total(stages)
 
+    def starts(self) -> Estimate:
+        """All that one worker does beside preparing and training."""
+        starting = self.costs.starting
+        stages = [starting.ray, starting.report]
+        if self.costs.prepare is None or self.costs.prepare.high:
+            stages.append(starting.tasks)
+        if self.dense_runs:
+            stages += [starting.trials, starting.tasks, self._masks(workers=1)]
+        if self.packs:
+            stages += [starting.trials, starting.next_trial * (len(self.packs) - 1)]
+        return total(stages)
+
     def _masks(self, workers: int) -> Estimate:
         return _schedule([self.costs.masks] * self.dense_runs, workers)
 
@@ -147,13 +159,11 @@ def planned(  # noqa: PLR0913, PLR0917 (what there is, and what of it is done)
     packs = packs_left(experiment, done, tickets_per_trial)
     to_do = _ToDo(experiment, packs, experiment.replicates - dense_done, costs)
     one = to_do.on(1)
-    starting = costs.starting
-    trials = starting.next_trial * max(0, len(packs) - 1)
     work = Work(
         dense=to_do.dense(costs.training(1), workers=1),
         retrainings=one.retrainings,
         prepare=costs.prepare,
-        starts=total([starting.ray, starting.report, starting.trials, trials, costs.masks]),
+        starts=to_do.starts(),
     )
     longest_dense = dense_seconds(experiment, costs.training(1)).likely if to_do.dense_runs else 0.0
     training = one.training.likely
