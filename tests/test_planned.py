@@ -62,7 +62,7 @@ def test_the_write_ups_figures() -> None:
     assert " ".join(alone) == "20 131.25 h = 131 h 15 min 20.00 1.00"
     with_dense = row(text, "With the dense run", 20)
     assert " ".join(with_dense[:10]) == "20 157.50 h = 157 h 30 min 16.83 0.84"
-    assert with_dense[10] == "16.83"  # Amdahl's
+    assert with_dense[10:] == ["16.83", "16.83"]  # Amdahl's and Gustafson's of the same run
 
 
 @pytest.mark.parametrize(
@@ -203,6 +203,27 @@ def test_a_packs_own_size_that_divides_nothing_is_compared_too() -> None:
     plan = planned(case, costs(given(1.0), replace(NO_STARTS, next_trial=exactly(5.0))), [2])
     assert plan.on[0].whole == exactly(10 + 50)
     assert best_tickets_per_trial(plan, 2) == (5, 60.0)
+
+
+def test_another_pack_size_is_told_where_it_ends_a_twentieth_sooner() -> None:
+    text = text_of(experiment(20, [0, 1, 2, 4, 8], 350), 270, [16, 20])
+    assert "On 16 workers `sweep.tickets_per_trial: 1` would take" in text
+    assert "On 20 workers" not in text
+    # A pack of 5 tickets of 1 s, behind a dense run of 100 s: by 1 on 2 workers 2 s are saved.
+    long_dense = Training(exactly(10), {0.0: exactly(0.1)}, NOTHING, NOTHING, NOTHING, {})
+    case = experiment(5, [0], 10, sweep={"tickets_per_trial": 5})
+    plan = planned(case, costs(long_dense), [2])
+    size, seconds = best_tickets_per_trial(plan, 2)
+    assert size == 1
+    assert seconds == pytest.approx(103)
+    assert "tickets_per_trial" not in "\n".join(lines(Shown(plan, "none")))
+
+
+def test_how_long_workers_are_held_is_told() -> None:
+    # A dense run of 1 h, then 2 retrainings of 1 h side by side.
+    text = text_of(experiment(2, [0], 10), 360, [2])
+    assert "2 workers: held for 4.00 hours in all" in text
+    assert "the training takes one worker 3.00 hours" in text
 
 
 @pytest.mark.parametrize(

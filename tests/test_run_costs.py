@@ -100,6 +100,16 @@ def test_a_sweep_that_goes_on_counts_what_is_left() -> None:
     assert 20 < found.seconds.likely < 40  # a second an epoch, as the first pack took, and starts
 
 
+def test_storage_of_photographs_and_of_a_grid_without_the_initial_weights() -> None:
+    images = ExpectedImages(90, 10, 20, 120, 10, encoded=True, prepared=False, told_by="hand")
+    case = experiment(1, [2, 4], 10)
+    data = case.data.model_copy(update={"channels": 3, "encoding": "jpeg", "image_size": 227})
+    sizes = Sizes(weights_bytes=1000, state_bytes=3000, prunable_weights=80)
+    found = stored_bytes(case.model_copy(update={"data": data}), images, sizes)
+    assert found["shards"] == 120 * 18_700  # ImageNet's mean
+    assert found["trajectories"] == 4 * 3000  # step 0 is kept too: epochs 0, 2, 4 and 10
+
+
 def test_storage_by_hand() -> None:
     images = ExpectedImages(90, 10, 20, 120, 10, encoded=False, prepared=False, told_by="hand")
     case = experiment(3, [0, 1], 10, replicates=2)
