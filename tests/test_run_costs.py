@@ -36,14 +36,20 @@ def ticket(sparsity: float, pack: str, start: int, end: int, **more: Any) -> dic
 
 def test_the_dense_runs_first_epoch_pays_for_what_is_set_up_once() -> None:
     rows = [epoch(1, 9.0), epoch(2, 10.0), epoch(3, 11.1), epoch(4, 12.0)]
-    training = from_dense_run(rows, evaluated=0.3, epochs_of_recipe=4)
+    training = from_dense_run(rows, evaluated=0.3)
     assert training is not None
     assert training.dense.likely == pytest.approx(1.0 + 0.33 * 0.3)
     assert training.ticket(0.9).low < training.dense.likely < training.ticket(0.9).high
 
 
 def test_a_single_epoch_tells_nothing_of_the_next() -> None:
-    assert from_dense_run([epoch(1, 9.0)], 0.3, 1) is None
+    assert from_dense_run([epoch(1, 9.0)], 0.3) is None
+
+
+def test_of_a_single_epoch_evaluations_within_it_tell_enough() -> None:
+    training = from_dense_run([epoch(0.5, 9.0), epoch(1.0, 9.5)], evaluated=0.0)
+    assert training is not None
+    assert training.dense.likely == pytest.approx(1.0)
 
 
 def test_a_packs_span_is_shared_out_over_its_tickets_epochs() -> None:

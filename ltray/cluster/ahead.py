@@ -52,7 +52,7 @@ def _training(
     if rows.dense and images is not None:
         evaluated = _evaluated(experiment, *images)
         epochs: Sequence[dict[str, float]] = rows.epochs[min(rows.dense), DENSE]
-        training = from_dense_run(epochs, evaluated, experiment.train.epochs)
+        training = from_dense_run(epochs, evaluated)
     return from_packs(training, list(rows.tickets.values()))
 
 
