@@ -65,6 +65,14 @@ def test_chosen_classes_of_a_counted_source_are_counted_themselves(make_run: Mak
     assert counts(before) == counts(after)
 
 
+def test_a_limit_is_of_train_images_alone(make_run: MakeRun) -> None:
+    run = make_run(data__train_limit=100)
+    before = expected_images(run.experiment.data, NOT_PREPARED, None, None)
+    after = expected_images(run.experiment.data, run.data, None, None)
+    assert counts(before) == counts(after)
+    assert before.train == 100
+
+
 def test_published_releases_are_known_without_their_files() -> None:
     data = Data(source="ilsvrc2012", path="x", image_size=227, validation_fraction=0.04)
     found = expected_images(data, None, None, None)

@@ -82,6 +82,19 @@ def test_a_probe_tries_the_experiments_own_network_and_levels(
     assert all(0 < seconds < 1 for seconds in measured)
 
 
+def test_what_a_pack_takes_is_told_of_each_of_its_networks(
+    make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(probing, "STRETCH_SECONDS", 0.02)
+    run = make_run(reset__epochs=[number / 10 for number in range(0, 24, 2)])
+    images = expected_images(run.experiment.data, run.data, None, None)
+    found = probe(run.experiment, images, None, this_place())
+    (pack,) = found.tickets.values()
+    # One network after the other: each takes what the dense one takes, all 12 of them far more.
+    assert min(pack.step_seconds) < 4 * min(found.dense.step_seconds)
+    assert pack.evaluation_seconds < 4 * found.dense.evaluation_seconds
+
+
 def test_a_step_that_takes_long_is_tried_with_fewer_images(
     make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -94,6 +94,28 @@ def test_after_the_dense_run_a_sweep_says_how_long_the_rest_takes() -> None:
     assert re.match(expected, found.text)
 
 
+def test_evaluating_within_epochs_makes_them_longer() -> None:
+    """600 images in steps of 60 are 10 steps an epoch: every 2 of them is 5 evaluations."""
+    rows = Rows()
+    rows.put_dense(0, {"train_seconds": 20.0}, [epoch(n, 9.0 + n) for n in range(1, 11)], {})
+    once = experiment(1, [0], 10)
+    more = once.model_copy(update={"train": once.train.model_copy(update={"evaluate_every": 2})})
+    seconds = [ahead(case, rows, (600, 100, 200), workers=1).seconds for case in (once, more)]
+    assert seconds[0] is not None
+    assert seconds[1] is not None
+    # A ticket costs 0.8 of the dense run, an evaluated image 0.33 of one that is trained on.
+    longer = 10 * 0.8 * 0.33 * (5 - 1) * 300 / 600
+    assert seconds[1].likely - seconds[0].likely == pytest.approx(longer)
+
+
+def test_dense_runs_of_replicates_that_are_no_longer_asked_for_do_not_count() -> None:
+    rows = Rows()
+    for replicate in (0, 1):
+        rows.put_dense(replicate, {}, [epoch(n, float(n)) for n in range(1, 11)], {})
+    found = ahead(experiment(1, [0], 10), rows, (600, 100, 200), workers=1)
+    assert found.text.startswith("plan: 1 retraining, 10 epochs in all on 1 worker: ")
+
+
 def test_a_sweep_that_goes_on_counts_what_is_left() -> None:
     case = experiment(2, [0, 1], 10)
     rows = Rows()
