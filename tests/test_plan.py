@@ -103,6 +103,7 @@ def test_the_folder_of_a_half_done_run_whose_network_is_a_persons_own(
     assert "in the prepared shards" in ended.out
     assert "1 retraining of 1 epoch " in ended.out
     assert "dense run" not in ended.out
+    assert "preparing the images" not in ended.out
     assert (tmp_path / "plan.svg").exists()
 
 
