@@ -76,15 +76,21 @@ def experiment_path(given: str | None, default: str = "digits.yaml") -> Path:
     return at(given, "EXPERIMENT.yaml") if given else experiments_folder() / default
 
 
-def exit_with(work: Callable[[], int]) -> None:
-    """Leave the process with the status that `work` returns, or that its error stands for."""
+def exit_with(
+    work: Callable[[], int], interrupted: str = "the same command goes on from here"
+) -> None:
+    """Leave the process with the status that `work` returns, or that its error stands for.
+
+    Args:
+        interrupted: what is said of Ctrl-C.
+    """
     try:
         status = work()
     except LtrayError as error:
         print(error, file=sys.stderr)
         status = error.exit_status
     except KeyboardInterrupt:
-        print("interrupted: the same command goes on from here", file=sys.stderr)
+        print(f"interrupted: {interrupted}", file=sys.stderr)
         status = INTERRUPTED
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EDQUOT):

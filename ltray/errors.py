@@ -2,6 +2,7 @@
 
 LtrayError             a person's mistake: printed without a traceback, exit status 2
 ├── InvalidExperiment  everything that is wrong in one experiment file
+├── ImagesUnknown      nothing tells how many images there will be, or how large
 └── StageFailed        the work itself failed, not the person: exit status 1
 
 MachineLeaves          a trial's machine is about to be taken away: it goes on elsewhere
@@ -38,6 +39,10 @@ class InvalidExperiment(LtrayError):
 
     def __str__(self) -> str:
         return "\n".join(str(problem) for problem in self.args[0])
+
+
+class ImagesUnknown(LtrayError):
+    """Of a source that is not here; a person can say it."""
 
 
 class StageFailed(LtrayError):

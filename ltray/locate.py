@@ -22,6 +22,7 @@ from ltray.layout import RunFolder, data_folder, run_folder
 from ltray.models.names import check_arch
 from ltray.own_code import OwnCode, is_own_code
 from ltray.run import Run
+from ltray.say import Say
 
 DEFAULT_ROOT = Path("runs")
 HEADER = re.compile(
@@ -87,10 +88,12 @@ def locate_experiment(experiment: Experiment, root: Path) -> Run:
     return run
 
 
-def experiment_and_run(path: Path, root: Path | None = None) -> tuple[Experiment, Run | None]:
+def experiment_and_run(path: Path, root: Path | None, say: Say) -> tuple[Experiment, Run | None]:
     """The experiment as its run has it; as the file has it, and None, where its source is absent.
 
-    Args: as `locate`.
+    Args:
+        path, root: as of `locate`.
+        say: told what is wrong with the source.
 
     Raises:
         LtrayError: whatever else is wrong with the file, its network or its source.
@@ -100,6 +103,8 @@ def experiment_and_run(path: Path, root: Path | None = None) -> tuple[Experiment
     except InvalidExperiment as error:
         if any(problem.args[0] != "data.path" for problem in error.args[0]):
             raise
+        for _, found, _ in (problem.args for problem in error.args[0]):
+            say(f"without the source's own files: {found}")
         return read_experiment(path), None
     return run.experiment, run
 
@@ -146,9 +151,8 @@ def _located(experiment: Experiment, network: OwnCode | None, root: Path) -> Run
         if len(fitting) > 1:
             names = " and ".join(str(run.folder.path) for run in fitting)
             mend = "give one of these folders in place of the experiment"
-            raise LtrayError(
-                "data.path", f"{path} is absent, and two runs fit: {names}", mend
-            ) from absent
+            found = f"two runs fit: {names}; and {path}, which would tell them apart, is absent"
+            raise LtrayError(str(root), found, mend) from absent
         return fitting[0]
 
 

@@ -3,7 +3,7 @@
 import argparse
 import json
 import sys
-from math import isfinite
+from math import isfinite, nan
 from pathlib import Path
 
 from ltray.command_line import add_connection, connection, exit_with, experiment_path, parser
@@ -22,10 +22,11 @@ def main() -> int:
     from ltray.cluster.planning import Asked, make_plan
     from ltray.locate import experiment_and_run
 
+    _check_pairs(options)
     if options.plot is not None:
         check_plot(options.plot)
     prices = read_prices(options.prices) if options.prices else read_prices()
-    experiment, run = experiment_and_run(experiment_path(options.experiment), options.root)
+    experiment, run = experiment_and_run(experiment_path(options.experiment), options.root, _say)
     if options.instance is not None:
         workers_on(prices.instance(options.instance), experiment.sweep)
     asked = Asked(options.seconds_per_epoch, options.workers, options.images, options.classes)
@@ -34,8 +35,10 @@ def main() -> int:
         instance=(options.instance, prices) if options.instance else None,
         hours_between=options.hours_between_interruptions,
     )
-    if options.plot is not None:
+    if options.plot is not None and shown.plan.tickets:
         plot(shown.plan, options.plot)
+    elif options.plot is not None:
+        _say(f"nothing is left to train, so {options.plot} is not drawn")
     print(json.dumps(as_json(shown), indent=1) if options.json else "\n".join(lines(shown)))
     return 0
 
@@ -75,12 +78,27 @@ def _arguments() -> argparse.ArgumentParser:
     return arguments
 
 
+def _check_pairs(options: argparse.Namespace) -> None:
+    """Refuse a flag that says nothing without another one."""
+    from ltray.errors import LtrayError
+
+    if options.prices is not None and options.instance is None:
+        raise LtrayError("--prices", "comes without a machine", "give --instance NAME too")
+    if (options.images is None) != (options.classes is None):
+        given, lacks = ("--images", "--classes N") if options.images else ("--classes", "--images")
+        mend = "give --images TRAIN,TEST and --classes N"
+        raise LtrayError(given, f"comes without {lacks}", mend)
+
+
 def _say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
 def _positive(text: str) -> float:
-    value = float(text)
+    try:
+        value = float(text)
+    except ValueError:
+        value = nan
     if not (isfinite(value) and value > 0):
         raise argparse.ArgumentTypeError(f"{text} is not a number above 0")
     return value
@@ -104,4 +122,4 @@ def _train_and_test(text: str) -> tuple[int, int]:
 
 
 if __name__ == "__main__":
-    exit_with(main)
+    exit_with(main, "nothing is kept, so the same command begins anew")

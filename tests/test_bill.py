@@ -59,6 +59,8 @@ def test_a_table_of_ones_own_takes_its_place(tmp_path: Path) -> None:
     [
         ("as_of: [", "is no YAML"),
         ("as_of: 2026-11\n", "currency"),
+        ("", "the table: Input should be"),
+        ("{as_of: '1', currency: X, where: y, instances: {}}", "instances: .* at least 1 item"),
         (
             "{as_of: '1', currency: X, where: y, instances: {n: {cpus: 0, gpus: 0, per_hour: 1}}}",
             "instances.n.cpus",
@@ -73,6 +75,21 @@ def test_what_is_wrong_with_a_table_is_named(tmp_path: Path, text: str, said: st
     table = tmp_path / "prices.yaml"
     table.write_text(text)
     with pytest.raises(LtrayError, match=said):
+        read_prices(table)
+
+
+@pytest.mark.parametrize("written", ["2026-11-26", "2026"])
+def test_a_date_of_any_form_is_taken_as_it_is_written(tmp_path: Path, written: str) -> None:
+    table = tmp_path / "prices.yaml"
+    rest = "currency: EUR\nwhere: here\ninstances: {n: {cpus: 1, gpus: 0, per_hour: 1}}\n"
+    table.write_text(f"as_of: {written}\n{rest}")
+    assert read_prices(table).as_of == written
+
+
+def test_a_file_that_is_no_text_is_named(tmp_path: Path) -> None:
+    table = tmp_path / "prices.yaml"
+    table.write_bytes(b"\x9b\xff\x00")
+    with pytest.raises(LtrayError, match="is no YAML"):
         read_prices(table)
 
 

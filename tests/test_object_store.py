@@ -350,6 +350,20 @@ def test_a_run_in_a_store_is_found_by_its_folder(bucket: str, tmp_path: Path) ->
     assert found.experiment == run.experiment
 
 
+def test_what_is_left_of_a_run_in_a_store_is_planned(bucket: str, tmp_path: Path) -> None:
+    run = digits(f"{bucket}/planned", tmp_path)
+    write_experiment(run)
+    trained(run, stop_after=1)
+    ended = finish(
+        start("plan", run.folder.path, "--seconds-per-epoch", 1, folder=tmp_path), timeout=HANGS
+    )
+    assert ended.status == 0, ended.err
+    assert "of them left, in" in ended.out
+    assert "in the prepared shards" in ended.out
+    assert "preparing the images" not in ended.out
+    assert "Storage: " in ended.out
+
+
 def test_one_driver_per_run_in_a_store_too(bucket: str, tmp_path: Path) -> None:
     run = run_of(tmp_path, "npz", str(npz(tmp_path)), f"{bucket}/leased")
     with (

@@ -7,9 +7,11 @@ from typing import Any
 import pytest
 import yaml
 from commands import Outcome, run, write_experiment
-from conftest import small_document
+from conftest import MakeRun, small_document, train_without_ray
+from own_network import NETS
 
 from ltray.files import read_json
+from ltray.locate import write_experiment as write_run
 
 ELSEWHERE: dict[str, Any] = {
     "name": "elsewhere",
@@ -47,14 +49,75 @@ def test_everything_that_can_be_asked_for(tmp_path: Path) -> None:
     assert "54,000 to train on, 6,000 for validation, 10,000 to test" in ended.out
     assert "On g5.xlarge, 1 worker each, at 1.006 USD an hour" in ended.out
     assert "Each worker interrupted every 24 h, on average" in ended.out
-    assert "Storage: " in ended.out
+    assert "Storage: 62.4 MB: shards 54.9 MB, trajectories 3.2 MB, masks 66.5 kB" in ended.out
     assert (tmp_path / "plan.svg").read_text().startswith("<?xml")
-    as_json = json.loads(plan(tmp_path, *asked, "--json").out)
+    as_json = json.loads(plan(tmp_path, *asked, "--json", "--plot", tmp_path / "plan.png").out)
+    assert (tmp_path / "plan.png").read_bytes().startswith(b"\x89PNG")
     (on,) = as_json["workers"]
     assert on["retrainings"] == {"low": 7200.0, "likely": 7200.0, "high": 7200.0}
     assert on["speedup_retrainings"] == 2.0
     assert on["machines"] == 2
-    assert as_json["storage_bytes"]["masks"] == 2 * 266_200 // 8
+    weights = 4 * (784 * 300 + 300 + 300 * 100 + 100 + 100 * 10 + 10)
+    assert as_json["storage_bytes"] == {
+        "shards": 70_000 * 784,
+        "trajectories": 3 * weights,  # epochs 0, 1 and 4, without momentum
+        "masks": 2 * 266_200 // 8,
+        "tickets": 4 * (weights + 16_000 // 8),
+    }
+    assert as_json["interruptions"]["between"] == 24 * 3600
+    assert on["whole_interrupted"] > on["whole"]["likely"]
+
+
+@pytest.mark.long
+def test_a_table_of_prices_of_ones_own(tmp_path: Path) -> None:
+    rack = {"cpus": 8, "gpus": 2, "per_hour": 0.5}
+    table = {"as_of": "2026-11", "currency": "EUR", "where": "our rack", "instances": {"r1": rack}}
+    (tmp_path / "own.yaml").write_text(yaml.safe_dump(table))
+    asked = ["--seconds-per-epoch", "900", "--workers", "2", "--instance", "r1"]
+    ended = plan(tmp_path, *asked, "--prices", tmp_path / "own.yaml")
+    assert ended.status == 0, ended.err
+    assert "On r1, 2 workers each, at 0.5 EUR an hour\n  (our rack, as of 2026-11)" in ended.out
+    assert "2 workers on 1 machine " in ended.out
+
+
+@pytest.mark.long
+def test_the_folder_of_a_half_done_run_whose_network_is_a_persons_own(
+    tmp_path: Path, make_run: MakeRun
+) -> None:
+    (tmp_path / "nets.py").write_text(NETS)
+    made = make_run(
+        model__arch=f"{tmp_path / 'nets.py'}:small",
+        train__epochs=2,
+        prune__scope="global",
+        prune__output_rate=None,
+    )
+    write_run(made)
+    train_without_ray(made)
+    (tmp_path / "nets.py").unlink()
+    lost = next(made.folder.path.glob("replicate-0/tickets/*-reset-1-*/ticket.json"))
+    lost.unlink()
+    asked = ["--seconds-per-epoch", "10", "--plot", tmp_path / "plan.svg"]
+    ended = run("plan", made.folder.path, *asked, folder=tmp_path)
+    assert ended.status == 0, ended.err
+    assert "= 6 tickets, 1 of them left, in 1 trial of up to 1" in ended.out
+    assert "in the prepared shards" in ended.out
+    assert "1 retraining of 1 epoch " in ended.out
+    assert "dense run" not in ended.out
+    assert "preparing the images" not in ended.out
+    assert (tmp_path / "plan.svg").exists()
+
+
+@pytest.mark.long
+def test_nothing_left_is_said_and_not_drawn(tmp_path: Path, make_run: MakeRun) -> None:
+    made = make_run()
+    write_run(made)
+    train_without_ray(made)
+    asked = ["--seconds-per-epoch", "10", "--plot", tmp_path / "plan.svg"]
+    ended = run("plan", made.folder.path, *asked, folder=tmp_path)
+    assert ended.status == 0, ended.err
+    assert "= 6 tickets, 0 of them left" in ended.out
+    assert "nothing is left to train" in ended.err
+    assert not (tmp_path / "plan.svg").exists()
 
 
 @pytest.mark.parametrize(
@@ -64,7 +127,15 @@ def test_everything_that_can_be_asked_for(tmp_path: Path) -> None:
         (["--workers", "1,x"], "x is not a whole number above 0"),
         (["--images", "600"], "600 is not of the form 60000,10000"),
         (["--instance", "g5.xlarg"], "did you mean 'g5.xlarge'"),
-        (["--prices", "none.yaml"], "--prices: none.yaml: No such file"),
+        (["--seconds-per-epoch", "1h"], "1h is not a number above 0"),
+        (["--instance", "n", "--prices", "none.yaml"], "--prices: none.yaml: No such file"),
+        (["--prices", "none.yaml"], "--prices: comes without a machine"),
+        (["--images", "600,100"], "--images: comes without --classes N"),
+        (["--classes", "10"], "--classes: comes without --images"),
+        (
+            ["--seconds-per-epoch", "1", "--images", "60,100", "--classes", "10"],
+            "train.batch_size: 60 is more than the 54 train images",
+        ),
         (["--plot", "plan.gif"], "ends in none of .svg, .png, .pdf"),
         (["--plot", "no/plan.svg"], "there is no folder no"),
         ([], "nothing tells how many images npz has here"),

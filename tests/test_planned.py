@@ -1,19 +1,27 @@
 """Plans against arithmetic by hand."""
 
+import json
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 from hypothesis import given as for_all
 from hypothesis import strategies as st
 
+from ltray.analysis.planning.as_json import as_json
+from ltray.analysis.planning.bill import Instance, Prices
+from ltray.analysis.planning.checkpointing import Interruptions, slowdown
 from ltray.analysis.planning.costs import Costs, Starting, Training, given
 from ltray.analysis.planning.estimate import NOTHING, Estimate, exactly
 from ltray.analysis.planning.planned import best_tickets_per_trial, planned, workers_that_pay
+from ltray.analysis.planning.spending import interrupted, interrupted_seconds, interruptions
 from ltray.analysis.planning.text import Shown, lines
+from ltray.analysis.planning.wording import hours, short
 from ltray.experiment import Experiment
 from ltray.lottery.tickets import grid, key
 
 NO_STARTS = Starting(NOTHING, NOTHING, NOTHING, NOTHING, NOTHING, NOTHING)
+STARTS = Starting(*(exactly(seconds) for seconds in (3.0, 5.0, 2.0, 7.0, 0.5, 1.0)))
 
 
 def experiment(  # what matters to a plan
@@ -54,7 +62,7 @@ def test_the_write_ups_figures() -> None:
     assert " ".join(alone) == "20 131.25 h = 131 h 15 min 20.00 1.00"
     with_dense = row(text, "With the dense run", 20)
     assert " ".join(with_dense[:10]) == "20 157.50 h = 157 h 30 min 16.83 0.84"
-    assert with_dense[10] == "16.83"  # Amdahl's
+    assert with_dense[10:] == ["16.83", "16.83"]  # Amdahl's and Gustafson's of the same run
 
 
 @pytest.mark.parametrize(
@@ -84,6 +92,13 @@ def test_tickets_that_continue_train_only_the_rest() -> None:
     assert plan.on[1].retrainings == exactly(17.5)
 
 
+def test_the_lengths_of_the_retrainings_that_are_left_are_told() -> None:
+    case = experiment(1, [0, 4.4], 5, "continue")
+    assert "2 retrainings of 0.6 to 5 epochs" in text_of(case, 1.0, [1])
+    plan = planned(case, costs(given(1.0)), [1], [key(grid(case)[0])], dense_done=1)
+    assert "1 retraining of 0.6 epochs" in "\n".join(lines(Shown(plan, "none")))
+
+
 def test_reading_is_paid_once_a_pack_and_as_long_as_its_longest_ticket() -> None:
     training = Training(NOTHING, {0.0: exactly(1.0)}, exactly(5.0), exactly(3.0), exactly(0.5), {})
     plan = planned(experiment(1, [0, 2], 10, "continue"), costs(training), [1])
@@ -105,14 +120,38 @@ def test_between_two_measured_sparsities_costs_are_linear_and_beyond_them_level(
 
 
 def test_starts_stand_between_the_command_and_the_report() -> None:
-    starting = Starting(*(exactly(seconds) for seconds in (3.0, 5.0, 2.0, 7.0, 0.5, 1.0)))
     case = experiment(3, [0], 10)
-    found = costs(given(1.0), starting)
+    found = costs(given(1.0), STARTS)
     plan = planned(case, found, [1, 2])
     # Command, Ray, dense trial and run, masks' tasks, retrainings, report; nothing to be prepared.
     assert plan.on[0].whole == exactly(3 + 5 + 7 + 10 + 2 + (7 + 30 + 2 * 0.5) + 1)
     assert plan.on[1].whole == exactly(3 + 5 + 7 + 10 + 2 + (7 + 20 + 0.5) + 1)
     assert plan.work.starts == exactly(3 + 5 + 7 + 2 + 7 + 2 * 0.5 + 1)
+
+
+def test_preparing_is_shared_out_and_every_dense_run_has_its_masks() -> None:
+    case = experiment(1, [0], 10, replicates=3)
+    found = replace(costs(given(1.0), STARTS), prepare=exactly(60.0), masks=exactly(6.0))
+    plan = planned(case, found, [1, 2])
+    # Command, Ray, preparing, dense runs, masks, retrainings, report.
+    assert plan.on[0].whole == exactly(3 + 5 + (2 + 60) + (7 + 30) + (2 + 18) + (7 + 30 + 1) + 1)
+    assert plan.on[1].whole == exactly(3 + 5 + (2 + 30) + (7 + 20) + (2 + 12) + (7 + 20.5) + 1)
+
+
+@pytest.mark.parametrize("dense_done", [0, 2])
+def test_the_rows_of_the_work_add_up_to_the_time_of_one_worker(dense_done: int) -> None:
+    case = experiment(3, [0, 1], 10, replicates=2)
+    found = replace(costs(given(1.0), STARTS), prepare=exactly(60.0), masks=exactly(6.0))
+    plan = planned(case, found, [1], dense_done=dense_done)
+    assert plan.work.prepare is not None
+    rows = plan.work.training + plan.work.prepare + plan.work.starts
+    assert plan.on[0].whole == rows
+
+
+def test_workers_on_machines_of_their_own_cost_what_one_alone_does() -> None:
+    both = replace(costs(given(1.0)), beside=given(2.0), apart=2)
+    plan = planned(experiment(6, [0], 10), both, [2, 3])
+    assert [on.retrainings.likely for on in plan.on] == [30, 40]
 
 
 def test_what_is_done_is_not_planned_again() -> None:
@@ -130,7 +169,7 @@ def test_nothing_left_is_said_without_tables() -> None:
     case = experiment(1, [0], 10)
     plan = planned(case, costs(given(1.0)), [1], [key(one) for one in grid(case)], dense_done=1)
     text = "\n".join(lines(Shown(plan, "none")))
-    assert "1 tickets, 0 of them left" in text
+    assert "1 ticket, 0 of them left" in text
     assert "speed-up" not in text
 
 
@@ -157,6 +196,78 @@ def test_smaller_packs_fill_more_workers_and_larger_ones_read_less() -> None:
     reading = Training(NOTHING, {0.0: exactly(0.01)}, exactly(1.0), NOTHING, NOTHING, {})
     plan = planned(experiment(4, [0, 1], 10), costs(reading), [1])
     assert best_tickets_per_trial(plan, 1)[0] == 8
+
+
+def test_a_packs_own_size_that_divides_nothing_is_compared_too() -> None:
+    # 9 packs of one reset point on 2 workers: by 1 the last waits; 5 and 4 come out even.
+    case = experiment(9, [0], 10, sweep={"tickets_per_trial": 5})
+    plan = planned(case, costs(given(1.0), replace(NO_STARTS, next_trial=exactly(5.0))), [2])
+    assert plan.on[0].whole == exactly(10 + 50)
+    assert best_tickets_per_trial(plan, 2) == (5, 60.0)
+
+
+def test_another_pack_size_is_told_where_it_ends_a_twentieth_sooner() -> None:
+    text = text_of(experiment(20, [0, 1, 2, 4, 8], 350), 270, [16, 20])
+    assert "On 16 workers `sweep.tickets_per_trial: 1` would take" in text
+    assert "On 20 workers" not in text
+    # A pack of 5 tickets of 1 s, behind a dense run of 100 s: by 1 on 2 workers 2 s are saved.
+    long_dense = Training(exactly(10), {0.0: exactly(0.1)}, NOTHING, NOTHING, NOTHING, {})
+    case = experiment(5, [0], 10, sweep={"tickets_per_trial": 5})
+    plan = planned(case, costs(long_dense), [2])
+    size, seconds = best_tickets_per_trial(plan, 2)
+    assert size == 1
+    assert seconds == pytest.approx(103)
+    assert "tickets_per_trial" not in "\n".join(lines(Shown(plan, "none")))
+
+
+def test_how_long_workers_are_held_is_told() -> None:
+    # A dense run of 1 h, then 2 retrainings of 1 h side by side.
+    text = text_of(experiment(2, [0], 10), 360, [2])
+    assert "2 workers: held for 4.00 hours in all" in text
+    assert "the training takes one worker 3.00 hours" in text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [(43.4, "43 s"), (130, "2.2 min"), (750, "12 min"), (6000, "1.7 h"), (472_500, "131.2 h")],
+)
+def test_durations_in_the_unit_that_fits(seconds: float, said: str) -> None:
+    assert short(seconds) == said
+
+
+def test_interruptions_lengthen_the_training_alone() -> None:
+    plan = planned(experiment(2, [0], 10), costs(given(360.0), STARTS), [1])
+    found = interrupted(plan, hours_between=24)
+    assert found == Interruptions(between=86_400, write=0.1, restart=300 + 7)
+    times_as_long = slowdown(300, found)
+    assert 1 < times_as_long < 1.01
+    on = plan.on[0]
+    expected = 30 * 360 * times_as_long + on.whole.likely - 30 * 360
+    assert interrupted_seconds(on, found) == pytest.approx(expected)
+    by_worker = next(
+        line for line in interruptions(plan, 24) if line.split()[:2] == ["1", "worker"]
+    )
+    assert hours(expected) in by_worker
+
+
+def test_workers_that_are_interrupted_all_the_time_never_end() -> None:
+    plan = planned(experiment(2, [0], 10), costs(given(360.0), STARTS), [1])
+    for hours_between in (0.0001, 0.001):
+        text = "\n".join(interruptions(plan, hours_between))
+        assert "over 1000 times with states every" in text
+        assert "practically never ends" in text
+        shown = as_json(Shown(plan, "none", hours_between=hours_between))
+        assert shown["workers"][0]["whole_interrupted"] is None
+        assert json.dumps(shown, allow_nan=False)
+
+
+def test_a_price_is_that_of_the_machines_that_hold_the_workers() -> None:
+    plan = planned(experiment(4, [0], 10), costs(given(360.0)), [4])
+    machine = Instance(cpus=8, gpus=2, per_hour=3.0)
+    prices = Prices(as_of="today", currency="EUR", where="here", instances={"rack": machine})
+    text = "\n".join(lines(Shown(plan, "none", instance=("rack", prices))))
+    assert "On rack, 2 workers each, at 3 EUR an hour" in text
+    assert "4 workers on 2 machines        12.00 EUR" in text  # 2 h of 2 machines
 
 
 @for_all(st.integers(1, 6), st.integers(1, 4), st.integers(5, 9), st.integers(1, 30))

@@ -8,7 +8,7 @@ import pytest
 import torch
 from conftest import MakeRun
 
-from ltray.analysis.planning.probed import training_of
+from ltray.analysis.planning.probed import alone_and_beside, training_of
 from ltray.data.batches import open_data_set
 from ltray.data.expected import ExpectedImages, expected_images
 from ltray.data.made_up import PHOTOGRAPH, MadeUp, made_up_shards
@@ -20,6 +20,14 @@ from ltray.training import probe as probing
 from ltray.training.place import this_place
 from ltray.training.probe import Probe, Tried, probe
 
+PIXEL_NET = """\
+from torch import nn
+
+
+def pixel(classes, channels, image_size):
+    first = nn.Conv2d(channels, 8, image_size)
+    return nn.Sequential(first, nn.BatchNorm2d(8), nn.Flatten(), nn.Linear(8, classes))
+"""
 TRIED = Tried("loop", (0.010, 0.012, 0.011), evaluation_seconds=0.001, start_seconds=0.5)
 FOUND = Probe(
     ready_at=0.0,
@@ -74,6 +82,19 @@ def test_a_probe_tries_the_experiments_own_network_and_levels(
     assert all(0 < seconds < 1 for seconds in measured)
 
 
+def test_what_a_pack_takes_is_told_of_each_of_its_networks(
+    make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(probing, "STRETCH_SECONDS", 0.02)
+    run = make_run(reset__epochs=[number / 10 for number in range(0, 24, 2)])
+    images = expected_images(run.experiment.data, run.data, None, None)
+    found = probe(run.experiment, images, None, this_place())
+    (pack,) = found.tickets.values()
+    # One network after the other: each takes what the dense one takes, all 12 of them far more.
+    assert min(pack.step_seconds) < 4 * min(found.dense.step_seconds)
+    assert pack.evaluation_seconds < 4 * found.dense.evaluation_seconds
+
+
 def test_a_step_that_takes_long_is_tried_with_fewer_images(
     make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -82,9 +103,21 @@ def test_a_step_that_takes_long_is_tried_with_fewer_images(
     run = make_run()
     images = expected_images(run.experiment.data, run.data, None, None)
     found = probe(run.experiment, images, None, this_place())
-    assert found.batch_size == 1
-    # One image takes a good part of a millisecond, and the experiment's batch 60 times that.
+    assert found.batch_size == 2
+    # Two images take a good part of a millisecond, and the experiment's batch 30 times that.
     assert found.dense.step_seconds[0] > 0.006
+
+
+def test_a_step_that_takes_long_leaves_batchnorm_more_than_one_image(
+    make_run: MakeRun, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """At a single pixel BatchNorm has one value for each image."""
+    monkeypatch.setattr(probing, "STRETCH_SECONDS", 0.02)
+    monkeypatch.setattr(probing, "LONG_STEP_SECONDS", 1e-6)
+    (tmp_path / "nets.py").write_text(PIXEL_NET)
+    run = make_run(model__arch=f"{tmp_path / 'nets.py'}:pixel", prune={"sparsities": [0.5]})
+    images = expected_images(run.experiment.data, run.data, None, None)
+    assert probe(run.experiment, images, run.network, this_place()).batch_size == 2
 
 
 def test_an_epoch_is_its_steps_its_evaluations_and_its_reading(make_run: MakeRun) -> None:
@@ -93,6 +126,8 @@ def test_an_epoch_is_its_steps_its_evaluations_and_its_reading(make_run: MakeRun
     assert training.dense.likely == pytest.approx(10 * 0.011 + 300 * 0.001)
     assert training.ticket(0.9).likely == pytest.approx(10 * 0.004 + 300 * 0.001)
     assert training.shared.likely == pytest.approx(10 * 0.002)
+    assert training.pack.likely == 0.5
+    assert training.ticket_files.likely == 2 * 0.05  # its state once, and its weights
     assert training.backends == {0.5: "loop", 0.9: "csr"}
     assert training.dense.low < 10 * 0.010 + 0.3 < 10 * 0.012 + 0.3 < training.dense.high
 
@@ -108,6 +143,17 @@ def test_workers_that_hinder_each_other_widen_the_range(make_run: MakeRun) -> No
     alone = training_of([FOUND], make_run().experiment, IMAGES)
     both = training_of([FOUND, slow], make_run().experiment, IMAGES)
     assert both.dense.high > alone.dense.high
+
+
+def test_no_worker_is_slower_for_being_alone(make_run: MakeRun) -> None:
+    experiment = make_run().experiment
+    slow = replace(FOUND, dense=replace(TRIED, step_seconds=(0.03,)), batch_seconds=0.001)
+    alone, beside = alone_and_beside(FOUND, [slow, slow], experiment, IMAGES)
+    assert alone == replace(training_of([FOUND], experiment, IMAGES), shared=beside.shared)
+    assert beside.dense == training_of([slow], experiment, IMAGES).dense
+    # Reading seemed slower alone, 0.002 s against 0.001 s: for both it is what all three found.
+    assert beside.shared.likely == pytest.approx(10 * 0.001)
+    assert beside.shared.low < 10 * 0.001 < 10 * 0.002 < beside.shared.high
 
 
 def test_sizes_are_those_of_the_files_that_a_run_writes(make_run: MakeRun) -> None:

@@ -61,6 +61,14 @@ def test_an_autoscaler_brings_no_more_nodes_than_its_limit_for_all_kinds() -> No
     assert cluster((4, 0), (8, 2), (3, 1)).room(4, 1) == 2
 
 
+def test_what_is_tried_side_by_side_fits_on_one_node() -> None:
+    small = NodeType("small", (4, 1), at_least=0, at_most=8, of_all=8)
+    head_alone = cluster((4, 0), to_come=(small,))
+    assert head_alone.room(4, 1) == 8
+    assert head_alone.most_on_a_node(4, 1) == 1
+    assert cluster((8, 2), (4, 1), (2, 0)).most_on_a_node(4, 1) == 2
+
+
 def test_what_no_node_has_or_will_have_is_refused() -> None:
     head_alone = cluster((4, 0), to_come=(GPU_NODES,))
     with pytest.raises(LtrayError, match="no node has them; the nodes have 4 and 0, 16 and 4"):

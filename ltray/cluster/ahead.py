@@ -52,7 +52,7 @@ def _training(
     if rows.dense and images is not None:
         evaluated = _evaluated(experiment, *images)
         epochs: Sequence[dict[str, float]] = rows.epochs[min(rows.dense), DENSE]
-        training = from_dense_run(epochs, evaluated, experiment.train.epochs)
+        training = from_dense_run(epochs, evaluated)
     return from_packs(training, list(rows.tickets.values()))
 
 
@@ -81,8 +81,10 @@ def _what(plan: Plan) -> str:
     experiment = plan.experiment
     tickets = [ticket for pack in plan.packs for ticket in pack.tickets]
     epochs = [epochs_of(ticket, experiment) for ticket in tickets]
-    said = f"{quantity(len(tickets), 'retraining')}, {as_written(sum(epochs))} epochs in all"
+    said = (
+        f"{quantity(len(tickets), 'retraining')}, {as_written(round(sum(epochs), 3))} epochs in all"
+    )
     if plan.dense_runs:
         runs = quantity(plan.dense_runs, "dense run")
-        return f"{runs} of {experiment.train.epochs} epochs, then {said}"
+        return f"{runs} of {quantity(experiment.train.epochs, 'epoch')}, then {said}"
     return said

@@ -3,10 +3,10 @@
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-from ltray.analysis.planning.costs import Costs, Starting, given, starting
+from ltray.analysis.planning.costs import Costs, Starting, as_given, starting
 from ltray.analysis.planning.estimate import NOTHING, Estimate
 from ltray.analysis.planning.planned import planned
-from ltray.analysis.planning.probed import spread, training_of
+from ltray.analysis.planning.probed import alone_and_beside, spread, training_of
 from ltray.analysis.planning.storage import stored_bytes
 from ltray.analysis.planning.text import Shown
 from ltray.analysis.planning.work import packs_left
@@ -14,8 +14,9 @@ from ltray.analysis.results import Rows, collect
 from ltray.cluster.dense_runs import whole_trajectories
 from ltray.cluster.probing import Tried, try_out
 from ltray.cluster.session import Connection
+from ltray.contradictions import too_few_images
 from ltray.data.expected import ExpectedImages, expected_images, filled_in
-from ltray.errors import LtrayError
+from ltray.errors import ImagesUnknown, InvalidExperiment, LtrayError
 from ltray.experiment import Experiment
 from ltray.files import is_there
 from ltray.lottery.tickets import TicketKey
@@ -25,9 +26,8 @@ from ltray.own_code import OwnCode
 from ltray.run import Run
 from ltray.say import Say
 
-# Where nothing was tried: of writing a state; CPU seconds of preparing an image of ILSVRC's size,
-# and one that is an array already.
-STATE_SECONDS = 0.1
+# Where nothing was tried: CPU seconds of preparing an image of ILSVRC's size, and one that is an
+# array already.
 ENCODED_IMAGE_SECONDS = Estimate(0.001, 0.0016, 0.005)
 ARRAY_SECONDS = Estimate(2e-5, 4e-5, 2e-4)
 
@@ -65,25 +65,30 @@ def make_plan(
     network = run.network if run else check_arch(experiment.model.arch)
     experiment = _with_data_seed(_with_network_at_hand(experiment, network))
     images: ExpectedImages | None = None
+    storage = None
     try:
         experiment, images = _with_images(experiment, run, asked)
         about_images = _in_words(images)
-    except LtrayError as error:
+    except ImagesUnknown as error:
         if asked.seconds_per_epoch is None:
             raise
         where, found, mend = error.args
         about_images = f"{where}: {found}; {mend}"
+    else:
+        _check_counts(experiment, images)
+        storage = _storage(experiment, images)  # a network that cannot be built is told here
     if asked.seconds_per_epoch is None:
         assert images is not None, "else it was raised above"
         tried = try_out(experiment, images, network, connection, say)
         costs, here = _tried_costs(tried, experiment, images), tried.workers
     else:
-        costs, here = _given(asked.seconds_per_epoch, images), None
+        prepare = None if images is None else _usual_prepare(images)
+        costs, here = as_given(asked.seconds_per_epoch, prepare), None
     done, dense_done = _done(run)
     return Shown(
         plan=planned(experiment, costs, _workers(experiment, asked, here), done, dense_done),
         images=about_images,
-        storage=None if images is None else _storage(experiment, images),
+        storage=storage,
         workers_here=here,
     )
 
@@ -110,6 +115,13 @@ def _with_images(
     return experiment.model_copy(update={"data": data}), images
 
 
+def _check_counts(experiment: Experiment, images: ExpectedImages) -> None:
+    """Refuse what the sweep would refuse when it has prepared the images."""
+    problems = too_few_images(experiment, images.train, images.validation, images.test)
+    if problems:
+        raise InvalidExperiment([LtrayError(*problem) for problem in problems])
+
+
 def _storage(experiment: Experiment, images: ExpectedImages) -> Mapping[str, int]:
     return stored_bytes(experiment, images, network_sizes(experiment, images.classes))
 
@@ -130,20 +142,6 @@ def _done(run: Run | None) -> tuple[Collection[TicketKey], int]:
     return ended, len(whole_trajectories(run))
 
 
-def _given(seconds_per_epoch: float, images: ExpectedImages | None) -> Costs:
-    each = given(seconds_per_epoch)
-    return Costs(
-        alone=each,
-        beside=each,
-        apart=1,
-        starting=starting(),
-        prepare=None if images is None else _usual_prepare(images),
-        masks=NOTHING,
-        state_seconds=STATE_SECONDS,
-        told_by=f"{seconds_per_epoch:g} s, as given",
-    )
-
-
 def _usual_prepare(images: ExpectedImages) -> Estimate:
     each = ENCODED_IMAGE_SECONDS if images.encoded else ARRAY_SECONDS
     return NOTHING if images.prepared else each * images.stored
@@ -151,8 +149,10 @@ def _usual_prepare(images: ExpectedImages) -> Estimate:
 
 def _tried_costs(tried: Tried, experiment: Experiment, images: ExpectedImages) -> Costs:
     probes = tried.beside
-    beside = training_of(probes, experiment, images)
-    alone = training_of([tried.alone], experiment, images) if tried.alone else beside
+    if tried.alone is None:
+        alone = beside = training_of(probes, experiment, images)
+    else:
+        alone, beside = alone_and_beside(tried.alone, probes, experiment, images)
     prepare = spread([images.stored * one.image_seconds for one in probes])
     masks = spread([len(experiment.prune.sparsities) * one.mask_seconds for one in probes])
     return Costs(
@@ -183,6 +183,9 @@ def _told_by(tried: Tried, experiment: Experiment) -> str:
             f"; with batches of {probe.batch_size} in place of {experiment.train.batch_size}, since"
             " one takes long here: less certain"
         )
+    sweep = experiment.sweep
+    if any(isinstance(gpus, int) and gpus > 1 for gpus in (sweep.gpus_per_trial, sweep.dense_gpus)):
+        said += "; where several GPUs train together, as if one did it all"
     return said
 
 

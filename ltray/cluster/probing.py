@@ -1,10 +1,12 @@
 """Trying an experiment's training on a cluster, on as many workers at a time as share a machine."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from ltray.cluster.resources import Cluster, processes_on, trial_resources
+from ltray.cluster.resources import Cluster, awaited, processes_on, trial_resources
 from ltray.cluster.session import Connection, session
 from ltray.data.expected import ExpectedImages
 from ltray.errors import LtrayError, StageFailed
@@ -13,7 +15,11 @@ from ltray.own_code import OwnCode
 from ltray.say import Say
 from ltray.training.probe import Probe
 
+if TYPE_CHECKING:
+    from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
 MOST_AT_ONCE = 8
+ROOM_SECONDS = 10.0  # for which nothing is said of waiting
 ALONE_IF_WITHIN_SECONDS = 20.0  # then there is time to try it once more, with one worker alone
 
 
@@ -52,21 +58,24 @@ def try_out(
         StageFailed: a worker was lost.
     """
     started = time.perf_counter()
-    with session(connection, f"plan {experiment.name}") as cluster:
+    with session(connection, f"plan {experiment.name}") as found:
         ray_seconds = time.perf_counter() - started
+        cluster = awaited(found, say) if found.joined else found
         sweep = experiment.sweep
         resources = trial_resources(sweep, cluster, sweep.gpus_per_trial)
         workers, apart = _slots(cluster, resources)
-        at_once = min(MOST_AT_ONCE, max(1, -(-workers // apart)))
+        at_once = min(MOST_AT_ONCE, cluster.most_on_a_node(resources["cpu"], resources["gpu"]))
         say(f"trying {experiment.model.arch} for a few seconds on {at_once} of {workers} workers")
-        submitted, began = time.time(), time.perf_counter()
-        beside = _probes(at_once, resources, experiment, images, network)
-        took = time.perf_counter() - began
-        process_seconds = [one.ready_at - submitted for one in beside]
-        alone = beside[0] if at_once == 1 else None
-        if at_once > 1 and took < ALONE_IF_WITHIN_SECONDS + max(process_seconds):
-            say("trying it once more on one worker alone")
-            (alone,) = _probes(1, resources, experiment, images, network)
+        with _room(at_once, resources, say) as room:
+            submitted, began = time.time(), time.perf_counter()
+            beside = _probes(at_once, room, resources, experiment, images, network)
+            took = time.perf_counter() - began
+            # By the clocks of two machines, which may differ a little.
+            process_seconds = [max(0.1, one.ready_at - submitted) for one in beside]
+            alone = beside[0] if at_once == 1 else None
+            if at_once > 1 and took < ALONE_IF_WITHIN_SECONDS + max(process_seconds):
+                say("trying it once more on one worker alone")
+                (alone,) = _probes(1, room, resources, experiment, images, network)
     return Tried(beside, alone, workers, apart, ray_seconds, process_seconds)
 
 
@@ -77,8 +86,29 @@ def _slots(cluster: Cluster, resources: Mapping[str, int]) -> tuple[int, int]:
     return max(1, cluster.room(*each)), max(1, nodes)
 
 
-def _probes(
+@contextmanager
+def _room(
+    at_once: int, resources: Mapping[str, int], say: Say
+) -> "Iterator[PlacementGroupSchedulingStrategy]":
+    """A place for so many trials on one node, held until the end."""
+    import ray
+    from ray.util.placement_group import placement_group, remove_placement_group
+    from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+    bundle = {"CPU": resources["cpu"]} | ({"GPU": resources["gpu"]} if resources["gpu"] else {})
+    group = placement_group([bundle] * at_once, strategy="STRICT_PACK")
+    try:
+        if not group.wait(ROOM_SECONDS):
+            say("waiting for room: others use the cluster, or its nodes are still to come")
+            ray.get(group.ready())
+        yield PlacementGroupSchedulingStrategy(placement_group=group)
+    finally:
+        remove_placement_group(group)
+
+
+def _probes(  # noqa: PLR0913, PLR0917 (what is tried, and where)
     at_once: int,
+    room: "PlacementGroupSchedulingStrategy",
     resources: Mapping[str, int],
     experiment: Experiment,
     images: ExpectedImages,
@@ -86,16 +116,11 @@ def _probes(
 ) -> list[Probe]:
     import ray
     from ray.exceptions import RayError
-    from ray.util.placement_group import placement_group, remove_placement_group
-    from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-    bundle = {"CPU": resources["cpu"]} | ({"GPU": resources["gpu"]} if resources["gpu"] else {})
-    group = placement_group([bundle] * at_once, strategy="STRICT_PACK")
-    strategy = PlacementGroupSchedulingStrategy(placement_group=group)
     call = ray.remote(_probe).options(
         num_cpus=resources["cpu"],
         num_gpus=resources["gpu"],
-        scheduling_strategy=strategy,
+        scheduling_strategy=room,
         max_retries=1,
     )
     try:
@@ -110,8 +135,6 @@ def _probes(
             raise cause from None
         reason = str(error).strip().splitlines()[-1]
         raise StageFailed("plan", reason, "mend that and give the same command again") from error
-    finally:
-        remove_placement_group(group)
     return found
 
 

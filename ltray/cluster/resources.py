@@ -69,6 +69,10 @@ class Cluster:
             nodes += more
         return max(later, sum(processes_on(node, cpus, gpus) for node in self.nodes))
 
+    def most_on_a_node(self, cpus: int, gpus: int) -> int:
+        """How many of them the node holds that has, or will have, most room."""
+        return max(processes_on(shape, cpus, gpus) for shape in self.shapes)
+
     @property
     def cpus_per_gpu(self) -> int:
         """On the GPU node that has fewest, or will have; 0 without GPUs."""

@@ -2,11 +2,13 @@
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from ltray.data.archives.index import index_of
 from ltray.data.archives.sources import open_source
 from ltray.data.manifest import Manifest, read_manifest
-from ltray.data.selection import image_counts
-from ltray.errors import LtrayError
+from ltray.data.selection import chosen_classes, image_counts
+from ltray.errors import ImagesUnknown, LtrayError
 from ltray.experiment import TORCHVISION_PREFIX, Data, decimal, exact_count
 from ltray.files import is_there
 from ltray.layout import DataFolder
@@ -59,7 +61,8 @@ RELEASES = {
     f"{TORCHVISION_PREFIX}CIFAR10": Release(50_000, 10_000, 10, 32, 3),
     f"{TORCHVISION_PREFIX}CIFAR100": Release(50_000, 10_000, 100, 32, 3),
 }
-ARRAYS = ("digits", "npz")
+# Sources whose images are arrays already.
+ARRAYS = ("digits", "npz", *(name for name in RELEASES if name != "ilsvrc2012"))
 COUNTED_QUICKLY = ("digits", "npz", "parquet", "image_folder")
 MEND = "give --images TRAIN,TEST and --classes N"
 
@@ -76,35 +79,43 @@ def expected_images(
         classes: likewise.
 
     Raises:
-        LtrayError: nothing tells how many there are.
+        ImagesUnknown: nothing tells how many there are.
+        LtrayError: what is told does not fit the experiment.
     """
     if folder is not None and is_there(folder.manifest):
         return _prepared(data, read_manifest(folder))
     if images is not None:
-        known = classes or _class_count(data)
-        if known is None:
-            raise LtrayError("--images", "come without the number of classes", "give --classes N")
-        return _of(data, Release(*images, known, data.image_size, 3), "as given")
+        if classes is None:
+            raise LtrayError("--images", "comes without the number of classes", "give --classes N")
+        return _of(data, Release(*images, classes, data.image_size, 3), "as given")
     if folder is not None and _is_counted_quickly(data):
-        return _of(data, _counted(data), "counted in the source")
+        return _counted(data)
     if data.source in RELEASES:
         published = RELEASES[data.source]
         return _of(data, published, "as published; the files themselves were not looked through")
-    raise LtrayError("data.source", f"nothing tells how many images {data.source} has here", MEND)
+    found = f"nothing tells how many images {data.source} has here"
+    raise ImagesUnknown("data.source", found, MEND)
 
 
 def filled_in(data: Data) -> Data:
     """The sizes of images whose source is not here, as published.
 
     Raises:
-        LtrayError: neither the experiment nor a publication has them.
+        ImagesUnknown: neither the experiment nor a publication has them.
+        LtrayError: they do not fit the experiment.
     """
     release = RELEASES.get(data.source)
     size = data.image_size or (release.image_size if release else None)
     if size is None:
         found = "is not written, and the source is not here to be asked"
-        raise LtrayError("data.image_size", found, "write the pixels per side to store")
-    channels = (release.channels if release else 3) if data.channels == "auto" else data.channels
+        raise ImagesUnknown("data.image_size", found, "write the pixels per side to store")
+    if data.crop_size is not None and data.crop_size > size:
+        found = f"{data.crop_size} is larger than the images of {data.source}, {size} pixels"
+        raise LtrayError("data.crop_size", found, f"write at most {size}")
+    channels = release.channels if data.channels == "auto" and release else data.channels
+    if channels == "auto":
+        found = "is not written, and the source is not here to be asked"
+        raise ImagesUnknown("data.channels", found, "write 1 for grey images, 3 for colour")
     encoding = ("raw" if size < 64 else "jpeg") if data.encoding == "auto" else data.encoding
     filled = {"image_size": size, "crop_size": data.crop_size or size}
     return data.model_copy(update={**filled, "channels": channels, "encoding": encoding})
@@ -117,7 +128,7 @@ def _prepared(data: Data, manifest: Manifest) -> ExpectedImages:
         validation=validation,
         test=test,
         stored=sum(manifest.counts.values()),
-        classes=_class_count(data) or len(manifest.class_names),
+        classes=len(chosen_classes(data, len(manifest.class_names))),
         encoded=data.source not in ARRAYS,
         prepared=True,
         told_by="in the prepared shards",
@@ -130,37 +141,47 @@ def _is_counted_quickly(data: Data) -> bool:
     return data.source.startswith(TORCHVISION_PREFIX) and data.source not in RELEASES
 
 
-def _counted(data: Data) -> Release:
+def _counted(data: Data) -> ExpectedImages:
     index = index_of(open_source(data))
-    sizes = {split: len(examples.keys) for split, examples in index.splits.items()}
-    labelled = [
-        split
-        for split in ("test", "val")
-        if split in sizes and index.splits[split].labels.max() >= 0
-    ]
-    test = sizes[labelled[0]] if labelled else 0
-    classes = 1 + max(int(examples.labels.max()) for examples in index.splits.values())
-    more = sum(sizes.values()) - sizes["train"] - test
-    return Release(sizes["train"], test, classes, data.image_size, 3, more)
+    labels = {split: examples.labels for split, examples in index.splits.items()}
+    chosen = chosen_classes(data, 1 + max(int(each.max()) for each in labels.values()))
+    labelled = [split for split in ("test", "val") if split in labels and labels[split].max() >= 0]
+    return _expected(
+        data,
+        train=int(np.isin(labels["train"], chosen).sum()),
+        test=int(np.isin(labels[labelled[0]], chosen).sum()) if labelled else 0,
+        stored=sum(len(each) for each in labels.values()),
+        classes=len(chosen),
+        told_by="counted in the source",
+    )
 
 
 def _of(data: Data, release: Release, told_by: str) -> ExpectedImages:
     """What the experiment takes of a release, whose classes are taken to be alike in size."""
-    wanted = _class_count(data)
-    share = decimal(wanted) / release.classes if wanted else decimal(1)
-    total, test = exact_count(share, release.train), exact_count(share, release.test)
-    validation = exact_count(decimal(data.validation_fraction), total)
-    return ExpectedImages(
-        train=min(total - validation, data.train_limit or total),
-        validation=validation,
-        test=test,
+    classes = len(chosen_classes(data, release.classes))
+    share = decimal(classes) / release.classes
+    return _expected(
+        data,
+        train=exact_count(share, release.train),
+        test=exact_count(share, release.test),
         stored=release.train + release.test + release.more,
-        classes=wanted or release.classes,
-        encoded=data.source not in ARRAYS,
-        prepared=False,
+        classes=classes,
         told_by=told_by,
     )
 
 
-def _class_count(data: Data) -> int | None:
-    return None if data.classes == "all" else len(data.classes)
+def _expected(  # noqa: PLR0913 (what is known of a source)
+    data: Data, *, train: int, test: int, stored: int, classes: int, told_by: str
+) -> ExpectedImages:
+    """With validation cut from `train`, as `data.selection.select` does it."""
+    validation = exact_count(decimal(data.validation_fraction), train)
+    return ExpectedImages(
+        train=min(train - validation, data.train_limit or train),
+        validation=validation,
+        test=test,
+        stored=stored,
+        classes=classes,
+        encoded=data.source not in ARRAYS,
+        prepared=False,
+        told_by=told_by,
+    )

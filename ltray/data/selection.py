@@ -56,7 +56,7 @@ def select(folder: DataFolder, manifest: Manifest, data: Data) -> Selection:
     Raises:
         LtrayError: data.classes names a label that the source does not have.
     """
-    classes = _classes(data, len(manifest.class_names))
+    classes = chosen_classes(data, len(manifest.class_names))
     keys, train = _read(folder, manifest, "train", classes)
     is_validation = held_out(keys, train.labels, data.validation_fraction, "validation")
     left = _limited(train.where(~is_validation), data.train_limit)
@@ -66,7 +66,7 @@ def select(folder: DataFolder, manifest: Manifest, data: Data) -> Selection:
 
 def image_counts(manifest: Manifest, data: Data) -> tuple[int, int, int]:
     """How many train, validation and test images `select` gives, from the manifest alone."""
-    classes = _classes(data, len(manifest.class_names))
+    classes = chosen_classes(data, len(manifest.class_names))
 
     def count(split: str) -> int:
         return sum(manifest.class_counts[split].get(label, 0) for label in classes)
@@ -76,7 +76,12 @@ def image_counts(manifest: Manifest, data: Data) -> tuple[int, int, int]:
     return min(total - validation, data.train_limit or total), validation, test
 
 
-def _classes(data: Data, count: int) -> list[int]:
+def chosen_classes(data: Data, count: int) -> list[int]:
+    """The source's labels that an experiment takes, in its order.
+
+    Raises:
+        LtrayError: it names one that the source, which has so many, does not have.
+    """
     if data.classes == "all":
         return list(range(count))
     unknown = [label for label in data.classes if label >= count]

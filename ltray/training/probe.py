@@ -19,7 +19,7 @@ from ltray.data.batches import Batch, Batches, open_data_set
 from ltray.data.expected import ExpectedImages
 from ltray.data.made_up import PHOTOGRAPH, MadeUp, made_up_shards
 from ltray.data.pixels import Pixels
-from ltray.experiment import Data, Experiment
+from ltray.experiment import Data, Experiment, steps_per_epoch
 from ltray.layout import DataFolder
 from ltray.lottery.criteria import magnitude
 from ltray.lottery.masks import Mask, make_mask, save_mask
@@ -36,6 +36,7 @@ from ltray.training.place import Place, memory_for_pack
 from ltray.training.recipe import Recipe
 
 LONG_STEP_SECONDS = 0.3  # of one network; longer ones are tried with fewer images
+FEWEST_IMAGES = 2  # BatchNorm cannot train on a single value
 LONG_PACK_STEP_SECONDS = 1.0  # of a pack; longer ones are tried with fewer tickets
 STRETCH_SECONDS = 0.4
 STRETCHES = 3
@@ -212,12 +213,13 @@ class _Probing:
     def _bearable_batch(self) -> int:
         """The experiment's, or as many images as one network trains on in a bearable time."""
         wanted = min(self.experiment.train.batch_size, self.images.train)
-        tried = min(2, wanted)
+        tried = min(FEWEST_IMAGES, wanted)
         while True:
             seconds = self._step_seconds(tried)
             if tried == wanted or seconds > LONG_STEP_SECONDS / 2:
                 self.step_seconds = seconds
-                return min(tried, max(1, int(tried * LONG_STEP_SECONDS / seconds)))
+                bearable = max(FEWEST_IMAGES, int(tried * LONG_STEP_SECONDS / seconds))
+                return min(tried, bearable)
             tried = min(wanted, max(2 * tried, int(tried * LONG_STEP_SECONDS / seconds / 2)))
 
     def _step_seconds(self, batch_size: int) -> float:
@@ -262,7 +264,7 @@ class _Probing:
         batch = next(self.batches.epoch(0, 0, 1))
         memory = memory_for_pack(self.place.device)
         started = time.perf_counter()
-        choice = choose(wanted or self.experiment.sweep.backend, make, batch, memory)
+        choice = choose(wanted or self.experiment.sweep.backend, make, batch, memory, self._steps())
         networks = tuple(one() for one in make[: choice.fits])
         backend = open_backend(choice.backend, networks)
         _step(backend, batch)
@@ -279,6 +281,14 @@ class _Probing:
             evaluation_seconds=seconds / evaluated / len(networks),
             start_seconds=start_seconds,
         )
+
+    def _steps(self) -> int:
+        """Of a whole training, so that choosing takes what it will; not on a GPU, where it would
+        have compiled steps tried, which takes too long here."""
+        if self.place.device.type != "cpu":
+            return 0
+        train = self.experiment.train
+        return train.epochs * steps_per_epoch(self.images.train, train.batch_size)
 
     def _reading(self) -> list[float]:
         """Seconds of a tried batch, of several stretches."""

@@ -3,8 +3,10 @@
 from typing import Any
 
 from ltray.analysis.planning.bill import bill, workers_on
+from ltray.analysis.planning.checkpointing import dalys_interval, youngs_interval
 from ltray.analysis.planning.estimate import Estimate
 from ltray.analysis.planning.planned import OnWorkers, best_tickets_per_trial, workers_that_pay
+from ltray.analysis.planning.spending import interrupted, interrupted_seconds
 from ltray.analysis.planning.text import Shown
 
 
@@ -28,8 +30,22 @@ def as_json(shown: Shown) -> dict[str, Any]:
         "serial_share": plan.serial,
         "workers_that_pay": workers_that_pay(plan),
         "workers_here": shown.workers_here,
+        "interruptions": _interruptions(shown),
         "workers": [_on(shown, on) for on in plan.on],
         "storage_bytes": dict(shown.storage) if shown.storage is not None else None,
+    }
+
+
+def _interruptions(shown: Shown) -> dict[str, float] | None:
+    if shown.hours_between is None:
+        return None
+    found = interrupted(shown.plan, shown.hours_between)
+    return {
+        "between": found.between,
+        "state": found.write,
+        "restart": found.restart,
+        "interval_daly": dalys_interval(found.write, found.between),
+        "interval_young": youngs_interval(found.write, found.between),
     }
 
 
@@ -46,8 +62,16 @@ def _on(shown: Shown, on: OnWorkers) -> dict[str, Any]:
         "speedup_amdahl": plan.amdahl(on.workers),
         "best_tickets_per_trial": size,
         "whole_with_best": seconds,
+        **_interrupted(shown, on),
         **_price(shown, on),
     }
+
+
+def _interrupted(shown: Shown, on: OnWorkers) -> dict[str, float | None]:
+    if shown.hours_between is None:
+        return {}
+    found = interrupted(shown.plan, shown.hours_between)
+    return {"whole_interrupted": interrupted_seconds(on, found)}
 
 
 def _price(shown: Shown, on: OnWorkers) -> dict[str, Any]:

@@ -1,18 +1,24 @@
 """What machines cost by the hour, and a sweep on them."""
 
 from collections.abc import Mapping
+from datetime import date
 from math import ceil
 from pathlib import Path
 from typing import Annotated
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from ltray.analysis.planning.estimate import Estimate
 from ltray.errors import LtrayError, did_you_mean
 from ltray.experiment import Sweep
 
 OURS = Path(__file__).with_name("prices.yaml")
+
+
+def _as_text(value: object) -> object:
+    """YAML has 2026-11-26 for a date, and 2026 for a number."""
+    return str(value) if isinstance(value, date | int) else value
 
 
 class Instance(BaseModel):
@@ -31,10 +37,10 @@ class Prices(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    as_of: str
+    as_of: Annotated[str, BeforeValidator(_as_text)]
     currency: str
     where: str
-    instances: Mapping[str, Instance]
+    instances: Annotated[Mapping[str, Instance], Field(min_length=1)]
 
     def instance(self, name: str) -> Instance:
         """The machine of this name.
@@ -61,11 +67,11 @@ def read_prices(path: Path = OURS) -> Prices:
         return Prices.model_validate(yaml.safe_load(path.read_text()))
     except OSError as error:
         raise LtrayError("--prices", f"{path}: {error.strerror}", mend) from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise LtrayError("--prices", f"{path} is no YAML: {error}", mend) from None
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(str(key) for key in first["loc"])
+        where = ".".join(str(key) for key in first["loc"]) or "the table"
         raise LtrayError("--prices", f"{path}: {where}: {first['msg']}", mend) from None
 
 

@@ -9,6 +9,7 @@ from ltray.analysis.planning.estimate import NOTHING, Estimate, between, exactly
 # What starts cost on two cores with Ray 2.60 and torch 2.15, in units of what a worker's process
 # takes to start and to import what a probe needs; a slow disk makes that several times as long.
 USUAL_PROCESS_SECONDS = 3.0
+USUAL_STATE_SECONDS = 0.1  # of writing one
 
 
 @dataclass(frozen=True)
@@ -98,6 +99,21 @@ def given(seconds_per_epoch: float) -> Training:
     """Every epoch of every network takes the same, and nothing is shared."""
     each = exactly(seconds_per_epoch)
     return Training(each, {0.0: each}, NOTHING, NOTHING, NOTHING, {})
+
+
+def as_given(seconds_per_epoch: float, prepare: Estimate | None = NOTHING) -> Costs:
+    """All costs where a person says what an epoch takes, and starts are as usual."""
+    each = given(seconds_per_epoch)
+    return Costs(
+        alone=each,
+        beside=each,
+        apart=1,
+        starting=starting(),
+        prepare=prepare,
+        masks=NOTHING,
+        state_seconds=USUAL_STATE_SECONDS,
+        told_by=f"{seconds_per_epoch:g} s, as given",
+    )
 
 
 def starting(process: Estimate | None = None, ray: Estimate | None = None) -> Starting:

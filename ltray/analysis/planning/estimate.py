@@ -28,17 +28,10 @@ class Estimate:
     def __mul__(self, factor: float) -> Estimate:
         return Estimate(self.low * factor, self.likely * factor, self.high * factor)
 
-    __rmul__ = __mul__
-
     @property
     def ends(self) -> tuple[float, float, float]:
         """Low, likely, high."""
         return self.low, self.likely, self.high
-
-    @property
-    def is_exact(self) -> bool:
-        """Whether nothing about it is uncertain."""
-        return self.low == self.high
 
 
 def exactly(value: float) -> Estimate:

@@ -1,6 +1,7 @@
 """Costs from what was tried on a machine."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from statistics import fmean, median
 
 from ltray.analysis.planning.costs import Training
@@ -37,6 +38,45 @@ def training_of(
         ticket_files=spread([2 * one.state_seconds for one in probes]),
         backends={level: tried[0].backend for level, tried in tickets.items()},
     )
+
+
+def alone_and_beside(
+    alone: Probe, beside: Sequence[Probe], experiment: Experiment, images: ExpectedImages
+) -> tuple[Training, Training]:
+    """Of a worker that has its machine to itself, and of one of several that share it.
+
+    No worker is slower for being alone. What seemed so was chance, and is for both what all
+    probes together found: else two workers would be more than twice as fast as one.
+    """
+    found = [
+        training_of(probes, experiment, images) for probes in ([alone], beside, [alone, *beside])
+    ]
+    dense, shared, pack, files = (
+        _judged(*(getattr(training, part) for training in found))
+        for part in ("dense", "shared", "pack", "ticket_files")
+    )
+    tickets = {
+        level: _judged(*(training.tickets[level] for training in found))
+        for level in found[0].tickets
+    }
+
+    def training(which: int) -> Training:
+        return replace(
+            found[which],
+            dense=dense[which],
+            tickets={level: both[which] for level, both in tickets.items()},
+            shared=shared[which],
+            pack=pack[which],
+            ticket_files=files[which],
+        )
+
+    return training(0), training(1)
+
+
+def _judged(alone: Estimate, beside: Estimate, all_of_them: Estimate) -> tuple[Estimate, Estimate]:
+    if alone.likely <= beside.likely:
+        return alone, beside
+    return all_of_them, all_of_them
 
 
 def spread(samples: Sequence[float]) -> Estimate:

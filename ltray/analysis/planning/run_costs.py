@@ -19,26 +19,22 @@ EVALUATION = Estimate(0.2, 0.33, 0.6)
 TICKET = Estimate(0.4, 0.8, 1.2)
 
 
-def from_dense_run(
-    epochs: Sequence[Row], evaluated: float, epochs_of_recipe: int
-) -> Training | None:
+def from_dense_run(epochs: Sequence[Row], evaluated: float) -> Training | None:
     """Costs when only the dense run is there; None where it had a single evaluation.
 
-    Its epoch is the median of those that followed the first, which pays for what is imported and
-    set up once.
+    Its epoch is the median of what followed the first evaluation: before that is also paid for
+    what is imported and set up once.
 
     Args:
-        epochs: its rows.
+        epochs: its rows, one for each evaluation.
         evaluated: images that are evaluated in an epoch, over those that are trained on.
-        epochs_of_recipe: how many it has.
     """
-    rows = [row for row in epochs if row["step"]]
     taken = [
         (later["seconds"] - row["seconds"]) / (later["epoch"] - row["epoch"])
-        for row, later in pairwise(rows)
+        for row, later in pairwise(epochs)
         if later["epoch"] > row["epoch"]
     ]
-    if not taken or epochs_of_recipe < 2:
+    if not taken:
         return None
     trained = median(taken)
     dense = Estimate(trained, trained, trained) + EVALUATION * (evaluated * trained)
@@ -62,7 +58,10 @@ def from_packs(training: Training | None, rows: Sequence[Row]) -> Training | Non
     for of in packs.values():
         if any(row["attempts"] != 1 for row in of):
             continue
-        seconds = _span(of) / sum(row["epochs_trained"] for row in of)
+        span = _span(of)
+        if span <= 0:  # a clock that was set back
+            continue
+        seconds = span / sum(row["epochs_trained"] for row in of)
         for row in of:
             found[row["sparsity"]].append(seconds)
             backends[row["sparsity"]] = row["backend"]

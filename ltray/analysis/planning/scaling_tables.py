@@ -42,13 +42,13 @@ def whole_table(plan: Plan, here: int | None) -> Iterator[str]:
     """All that a person waits for.
 
     Args:
-        here: how many workers the machine at hand has; None where it was not asked.
+        here: how many workers there are now, here or at the address; None where nobody asked.
     """
     one = next((on.whole for on in plan.on if on.workers == 1), None)
     yield "From the command to the report, with starts and preparing"
     yield f"{_COLUMNS if one else _COLUMNS[:40]}   range"
     for on in plan.on:
-        mark = "  <- this machine" if on.workers == here else ""
+        mark = "  <- here" if on.workers == here else ""
         yield f"{_line(on, on.whole, one)}   {about(on.whole)}{mark}"
 
 
@@ -56,10 +56,11 @@ def advice(plan: Plan, here: int | None) -> Iterator[str]:
     """How many workers pay, how large packs should be, and how long workers are held."""
     most, pays = max(1, len(plan.packs)), workers_that_pay(plan)
     if pays < most:
-        yield f"More than {quantity(pays, 'worker')} stop paying: with {most:,}, one a trial, the"
+        yield f"Beyond {quantity(pays, 'worker')} it stops paying: with {most:,}, one a trial, the"
         yield "  report comes less than 5 % earlier."
     else:
-        yield f"Up to {quantity(most, 'worker')} pay, one a trial; more have nothing to do."
+        pay = "pays" if most == 1 else "pay"
+        yield f"Up to {quantity(most, 'worker')} {pay}, one a trial; more have nothing to do."
     for on in plan.on:
         size, seconds = best_tickets_per_trial(plan, on.workers)
         if seconds < SOONER * on.whole.likely:

@@ -9,12 +9,33 @@ from ltray.analysis.planning.checkpointing import (
     slowdown,
     youngs_interval,
 )
-from ltray.analysis.planning.planned import Plan
+from ltray.analysis.planning.planned import OnWorkers, Plan
 from ltray.analysis.planning.wording import hours
 from ltray.analysis.wording import data_size, quantity
 
 SAVED_EVERY_SECONDS = 300.0  # within long epochs; after epochs as often as writing is cheap
 NODE_COMES_SECONDS = 300.0  # until a cloud's new machine takes the place of a lost one
+NEVER = 1000.0  # work that takes so many times as long is not done in anyone's lifetime
+
+
+def interrupted(plan: Plan, hours_between: float) -> Interruptions:
+    """What an interruption costs a worker of this plan.
+
+    Args:
+        hours_between: of a worker, on average.
+    """
+    return Interruptions(
+        between=hours_between * 3600,
+        write=plan.costs.state_seconds,
+        restart=NODE_COMES_SECONDS + plan.costs.starting.trials.likely,
+    )
+
+
+def interrupted_seconds(on: OnWorkers, found: Interruptions) -> float | None:
+    """From the command to the report, with states as ltray saves them; None where never."""
+    times_as_long = slowdown(SAVED_EVERY_SECONDS, found)
+    starts = on.whole.likely - on.training.likely
+    return None if times_as_long > NEVER else starts + times_as_long * on.training.likely
 
 
 def interruptions(plan: Plan, hours_between: float) -> Iterator[str]:
@@ -23,22 +44,22 @@ def interruptions(plan: Plan, hours_between: float) -> Iterator[str]:
     Args:
         hours_between: of a worker, on average.
     """
-    found = Interruptions(
-        between=hours_between * 3600,
-        write=plan.costs.state_seconds,
-        restart=NODE_COMES_SECONDS + plan.costs.starting.trials.likely,
-    )
+    found = interrupted(plan, hours_between)
     daly, young = (law(found.write, found.between) for law in (dalys_interval, youngs_interval))
     mine = slowdown(SAVED_EVERY_SECONDS, found)
     yield f"Each worker interrupted every {hours_between:g} h, on average"
     yield f"  writing a state takes {found.write:.2g} s, a new worker {found.restart / 60:.0f} min"
     yield f"  best interval of states {daly:.0f} s (Daly; {young:.0f} s by Young): training takes"
-    yield f"  {slowdown(daly, found):.3f} times as long; {mine:.3f} times with states every"
+    yield f"  {_times(slowdown(daly, found))} as long; {_times(mine)} with states every"
     yield f"  {SAVED_EVERY_SECONDS:.0f} s, the longest that ltray leaves between two"
     for on in plan.on:
-        starts = on.whole.likely - on.training.likely
-        took = hours(starts + mine * on.training.likely)
+        seconds = interrupted_seconds(on, found)
+        took = "practically never ends" if seconds is None else hours(seconds)
         yield f"  {quantity(on.workers, 'worker'):>16} {took:>31}"
+
+
+def _times(slower: float) -> str:
+    return f"over {NEVER:.0f} times" if slower > NEVER else f"{slower:.3f} times"
 
 
 def money(plan: Plan, name: str, prices: Prices) -> Iterator[str]:

@@ -14,6 +14,7 @@ from ltray.analysis.planning.scaling_tables import (
 )
 from ltray.analysis.planning.spending import interruptions, money, storage
 from ltray.analysis.planning.wording import hours
+from ltray.analysis.planning.work import epochs_of
 from ltray.analysis.wording import quantity
 from ltray.experiment import as_written
 
@@ -66,14 +67,14 @@ def _parts(shown: Shown) -> Iterator[Iterator[str]]:
 def _head(shown: Shown) -> Iterator[str]:
     plan, experiment = shown.plan, shown.plan.experiment
     masks, points = len(experiment.prune.sparsities), len(experiment.reset.epochs)
-    counts = f"{masks} masks x {points} reset points"
+    counts = f"{quantity(masks, 'mask')} x {quantity(points, 'reset point')}"
     if experiment.replicates > 1:
         counts += f" x {experiment.replicates} replicates"
     whole = masks * points * experiment.replicates
     left = "" if plan.tickets == whole else f", {plan.tickets:,} of them left"
     size = max((len(pack.tickets) for pack in plan.packs), default=0)
     packs = f", in {quantity(len(plan.packs), 'trial')} of up to {size}" if plan.packs else ""
-    yield f"{experiment.name}: {counts} = {whole:,} tickets{left}{packs}"
+    yield f"{experiment.name}: {counts} = {quantity(whole, 'ticket')}{left}{packs}"
     yield f"images: {shown.images}"
     yield f"cost of an epoch: {plan.costs.told_by}"
     yield from _epochs(plan)
@@ -100,9 +101,11 @@ def _work(plan: Plan) -> Iterator[str]:
     work, experiment = plan.work, plan.experiment
     yield "Work, one thing after the other"
     if plan.dense_runs:
-        runs = f"{quantity(plan.dense_runs, 'dense run')} of {experiment.train.epochs} epochs"
+        epochs = quantity(experiment.train.epochs, "epoch")
+        runs = f"{quantity(plan.dense_runs, 'dense run')} of {epochs}"
         yield _row(runs, work.dense)
-    yield _row(f"{quantity(plan.tickets, 'retraining')}{_length(plan)}", work.retrainings)
+    if plan.packs:
+        yield _row(f"{quantity(plan.tickets, 'retraining')}{_length(plan)}", work.retrainings)
     if plan.dense_runs:
         yield _row("both", work.training)
     if work.prepare is None:
@@ -113,14 +116,13 @@ def _work(plan: Plan) -> Iterator[str]:
 
 
 def _length(plan: Plan) -> str:
-    experiment = plan.experiment
-    epochs = experiment.train.epochs
-    if experiment.reset.schedule == "restart":
-        return f" of {epochs} epochs"
-    first, last = min(experiment.reset.epochs), max(experiment.reset.epochs)
-    if first == last:
-        return f" of {as_written(epochs - first)} epochs"
-    return f" of {as_written(epochs - last)} to {as_written(epochs - first)} epochs"
+    """Epochs of the retrainings that are left."""
+    tickets = [ticket for pack in plan.packs for ticket in pack.tickets]
+    epochs = {epochs_of(ticket, plan.experiment) for ticket in tickets}
+    if len(epochs) == 1:
+        (each,) = epochs
+        return f" of {as_written(each)} epoch{'' if each == 1 else 's'}"
+    return f" of {as_written(min(epochs))} to {as_written(max(epochs))} epochs"
 
 
 def _row(what: str, seconds: Estimate) -> str:

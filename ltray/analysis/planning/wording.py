@@ -21,9 +21,11 @@ def times(speedup: float) -> str:
 
 
 def short(seconds: float) -> str:
-    """The unit that fits: `43 s`, `12 min`, `131.3 h`."""
+    """The unit that fits: `43 s`, `2.2 min`, `12 min`, `131.3 h`."""
     if seconds < 99.5:
         return f"{seconds:.0f} s"
+    if seconds < 9.95 * 60:
+        return f"{seconds / 60:.1f} min"
     if seconds < 99.5 * 60:
         return f"{seconds / 60:.0f} min"
     return f"{seconds / 3600:,.1f} h"

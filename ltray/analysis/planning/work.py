@@ -4,14 +4,14 @@ from collections.abc import Collection
 
 from ltray.analysis.planning.costs import Training
 from ltray.analysis.planning.estimate import Estimate, total
-from ltray.experiment import Experiment
+from ltray.experiment import Experiment, decimal
 from ltray.lottery.tickets import Pack, Ticket, TicketKey, ready
 
 
 def epochs_of(ticket: Ticket, experiment: Experiment) -> float:
     """Epochs that a ticket is trained for: the rest of the recipe with `continue`, else all."""
     if ticket.reset_schedule == "continue":
-        return experiment.train.epochs - ticket.reset_epoch
+        return float(experiment.train.epochs - decimal(ticket.reset_epoch))
     return float(experiment.train.epochs)
 
 

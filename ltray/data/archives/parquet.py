@@ -6,14 +6,16 @@ reads what it needs.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from ltray.data.archives.copies import copied, copy, read_copies
 from ltray.data.archives.source import (
@@ -59,8 +61,8 @@ class ParquetFiles:
     section, number of the copy of that, first byte, bytes).
 
     Args:
-        scratch: folder for the copies, which take as much room as the source; needed to look
-            through and to read.
+        scratch: folder for the copies, which take as much room as the source; needed to read.
+            Who looks through without it learns splits and labels, and places where nothing lies.
     """
 
     path: Path
@@ -101,10 +103,8 @@ class ParquetFiles:
             columns = _told_columns(file)
             table = file.read_row_groups(groups, columns=columns, use_threads=False)
             told = _told(table, path, by_name)
-        copies = copied(self._scratch, _copy_name(number, first_group), len(told))
-        if copies is None:
-            images = _images(file, groups, path)
-            copies = copy(self._scratch, _copy_name(number, first_group), images)
+        name = _copy_name(number, first_group)
+        copies = self._copies(name, lambda: _images(file, groups, path), len(told))
         finds = Finds()
         with damage_is_told(str(path), FETCH_AGAIN):
             for row, (one, place) in enumerate(zip(told, copies.tolist(), strict=True)):
@@ -131,6 +131,15 @@ class ParquetFiles:
             for number, first_group, *place in examples.places.tolist()
         )
         return read_copies(self._scratch, places)
+
+    def _copies(
+        self, name: str, images: Callable[[], Iterator[bytes | None]], count: int
+    ) -> NDArray[np.int64]:
+        """Where the images lie that are, or now get, copied under a name; [count, 3]."""
+        if self.scratch is None:
+            return np.zeros((count, 3), np.int64)
+        found = copied(self.scratch, name, count)
+        return copy(self.scratch, name, images()) if found is None else found
 
     @property
     def _scratch(self) -> Path:
