@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from ltray.analysis.planning.costs import Costs, Starting, as_given, starting
 from ltray.analysis.planning.estimate import NOTHING, Estimate
 from ltray.analysis.planning.planned import planned
-from ltray.analysis.planning.probed import alone_and_beside, spread, training_of
+from ltray.analysis.planning.probed import HIGHER, LOWER, alone_and_beside, spread, training_of
 from ltray.analysis.planning.storage import stored_bytes
 from ltray.analysis.planning.text import Shown
 from ltray.analysis.planning.work import packs_left
@@ -169,7 +169,9 @@ def _tried_costs(tried: Tried, experiment: Experiment, images: ExpectedImages) -
 
 def _starting(tried: Tried) -> Starting:
     ray = Estimate(0.7 * tried.ray_seconds, tried.ray_seconds, 1.5 * tried.ray_seconds)
-    return starting(spread(tried.process_seconds), ray)
+    least, most = min(tried.process_seconds), max(tried.process_seconds)
+    # The first to be there: what held up another is as likely to be gone when trials start.
+    return starting(Estimate(LOWER * least, least, HIGHER * most), ray)
 
 
 def _told_by(tried: Tried, experiment: Experiment) -> str:

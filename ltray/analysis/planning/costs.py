@@ -125,10 +125,10 @@ def starting(process: Estimate | None = None, ray: Estimate | None = None) -> St
     """
     unit = process or Estimate(USUAL_PROCESS_SECONDS / 2, USUAL_PROCESS_SECONDS, 8.0)
     return Starting(
-        command=unit * 2.0,
+        command=unit * 1.9,
         ray=ray or unit * 1.5,
-        tasks=unit * 0.9,
-        trials=unit * 3.1,  # Tune, a process, torch, and its compiler, which optimizers import
+        tasks=unit * 0.85,
+        trials=unit * 2.75,  # Tune, a process, torch, and its compiler, which optimizers import
         next_trial=Estimate(0.05, 0.15, 0.5),
-        report=unit * 0.6,
+        report=unit * 0.55,
     )
