@@ -4,6 +4,7 @@ import json
 import math
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -342,6 +343,24 @@ def test_a_new_reset_point_is_made_from_the_trajectory_with_the_same_bits(
         other = load_snapshot(whole.folder.replicate(0).step(step))
         assert same(load_snapshot(folder.step(step)).model, other.model)
     assert record.row == read_trajectory(folder).row  # type: ignore[union-attr]
+
+
+def test_numbers_that_a_cpu_is_slow_with_are_zero(make_run: MakeRun, place: Place) -> None:
+    adam = {"train__optimizer": "adam", "train__momentum": None, "train__lr": 0.001}
+    run = make_run(reset__epochs=[0, 1], **adam)
+    trajectory = train_dense(run, 0, place, nobody)
+    folder = run.folder.replicate(0)
+    state = load_snapshot(folder.step(trajectory.steps_per_epoch))
+    means = state.optimizer["fc1.weight"]["exp_avg"]
+    never_lit = (means == 0).all(dim=0)  # pixels that are dark in every image
+    assert bool(never_lit.any())
+    means[:, never_lit] = 1e-39
+    save_snapshot(folder.step(trajectory.steps_per_epoch), state)
+    grown = make_run(reset__epochs=[0, 1, 1.5], **adam).experiment
+    train_dense(replace(run, experiment=grown), 0, place, nobody)
+    after = load_snapshot(folder.step(round(1.5 * trajectory.steps_per_epoch)))
+    assert not bool(after.optimizer["fc1.weight"]["exp_avg"][:, never_lit].any())
+    assert bool((torch.tensor([1e-39]) * 1.0).any())  # elsewhere in the process they are none
 
 
 def test_a_dense_run_goes_on_as_it_was_begun_whatever_is_asked_for_later(

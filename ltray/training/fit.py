@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from ltray.data.batches import Batches
 from ltray.training.backends.backend import Backend, Seats, on_its_device
 from ltray.training.backends.choice import open_backend
+from ltray.training.denormals import denormals_as_zero
 from ltray.training.evaluation import evaluate
 from ltray.training.network import Network
 from ltray.training.recipe import Recipe
@@ -96,6 +97,7 @@ def _here(network: Network | None, step: int) -> Network | None:
     return network if network and network.step == step and not network.diverged else None
 
 
+@denormals_as_zero()
 def _train(  # noqa: PLR0913, PLR0917 (as fit)
     together: Sequence[Backend],
     batches: Batches,
