@@ -149,8 +149,8 @@ def _usual_prepare(images: ExpectedImages) -> Estimate:
 
 def _tried_costs(tried: Tried, experiment: Experiment, images: ExpectedImages) -> Costs:
     probes = tried.beside
-    if tried.alone is None:
-        alone = beside = training_of(probes, experiment, images)
+    if len(probes) == 1 or not tried.alone:
+        alone = beside = training_of(tried.alone or probes, experiment, images)
     else:
         alone, beside = alone_and_beside(tried.alone, probes, experiment, images)
     prepare = spread([images.stored * one.image_seconds for one in probes])
@@ -178,7 +178,7 @@ def _told_by(tried: Tried, experiment: Experiment) -> str:
     probe, count = tried.beside[0], len(tried.beside)
     device = "a CPU" if probe.device == "cpu" else probe.device
     said = f"tried on {device} with made-up images, {count} at a time"
-    if tried.alone is not None and count > 1:
+    if tried.alone and count > 1:
         said += " and one alone"
     if probe.batch_size < experiment.train.batch_size:
         said += (

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 MOST_AT_ONCE = 8
 ROOM_SECONDS = 10.0  # for which nothing is said of waiting
-ALONE_IF_WITHIN_SECONDS = 20.0  # then there is time to try it once more, with one worker alone
+AGAIN_IF_WITHIN_SECONDS = 20.0  # then there is time to try it once more, with one worker alone
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Tried:
 
     Attributes:
         beside: probes that ran at the same time on one machine.
-        alone: one that ran alone; None where that would have taken too long.
+        alone: those that ran alone, one after the other; none where that would have taken too long.
         workers: how many trials the cluster runs at a time.
         apart: how many of them can have a machine each.
         ray_seconds: until the session was there.
@@ -37,7 +37,7 @@ class Tried:
     """
 
     beside: list[Probe]
-    alone: Probe | None
+    alone: list[Probe]
     workers: int
     apart: int
     ray_seconds: float
@@ -72,10 +72,10 @@ def try_out(
             took = time.perf_counter() - began
             # By the clocks of two machines, which may differ a little.
             process_seconds = [max(0.1, one.ready_at - submitted) for one in beside]
-            alone = beside[0] if at_once == 1 else None
-            if at_once > 1 and took < ALONE_IF_WITHIN_SECONDS + max(process_seconds):
-                say("trying it once more on one worker alone")
-                (alone,) = _probes(1, room, resources, experiment, images, network)
+            alone = beside if at_once == 1 else []
+            if took < AGAIN_IF_WITHIN_SECONDS + max(process_seconds):
+                say(f"trying it once more{' on one worker alone' if at_once > 1 else ''}")
+                alone = alone + _probes(1, room, resources, experiment, images, network)
     return Tried(beside, alone, workers, apart, ray_seconds, process_seconds)
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from statistics import fmean, median
+from statistics import fmean
 
 from ltray.analysis.planning.costs import Training
 from ltray.analysis.planning.estimate import Estimate
@@ -17,7 +17,7 @@ LOWER, HIGHER = 0.85, 1.25
 def training_of(
     probes: Sequence[Probe], experiment: Experiment, images: ExpectedImages
 ) -> Training:
-    """What probes that ran at the same time found, as seconds of an epoch."""
+    """What probes of one kind found, as seconds of an epoch."""
     steps = steps_per_epoch(images.train, experiment.train.batch_size)
     every = experiment.train.evaluate_every
     evaluations = 1.0 if every == "epoch" else steps / every
@@ -41,7 +41,7 @@ def training_of(
 
 
 def alone_and_beside(
-    alone: Probe, beside: Sequence[Probe], experiment: Experiment, images: ExpectedImages
+    alone: Sequence[Probe], beside: Sequence[Probe], experiment: Experiment, images: ExpectedImages
 ) -> tuple[Training, Training]:
     """Of a worker that has its machine to itself, and of one of several that share it.
 
@@ -49,7 +49,7 @@ def alone_and_beside(
     probes together found: else two workers would be more than twice as fast as one.
     """
     found = [
-        training_of(probes, experiment, images) for probes in ([alone], beside, [alone, *beside])
+        training_of(probes, experiment, images) for probes in (alone, beside, [*alone, *beside])
     ]
     dense, shared, pack, files = (
         _judged(*(getattr(training, part) for training in found))
@@ -80,5 +80,5 @@ def _judged(alone: Estimate, beside: Estimate, all_of_them: Estimate) -> tuple[E
 
 
 def spread(samples: Sequence[float]) -> Estimate:
-    """Their median, and a range somewhat wider than they are apart."""
-    return Estimate(LOWER * min(samples), median(samples), HIGHER * max(samples))
+    """Their mean, which adds up to what all will take, and a range somewhat wider than theirs."""
+    return Estimate(LOWER * min(samples), fmean(samples), HIGHER * max(samples))
