@@ -183,10 +183,10 @@ def requests_of_a_ticket() -> dict[str, float]:
     from ltray.experiment_file import read_experiment
     from ltray.files import at
     from ltray.locate import experiments_folder, locate_experiment
-    from ltray.lottery.pruning import make_masks
     from ltray.lottery.tickets import ready
     from ltray.training.dense import train_dense
     from ltray.training.place import this_place
+    from ltray.training.pruning import make_masks
     from ltray.training.retrain import train_pack
 
     with stored() as store:
@@ -196,8 +196,8 @@ def requests_of_a_ticket() -> dict[str, float]:
         planned = plan(source, run.pixels)
         records = [write_part(part, source, run.pixels, run.data) for part in planned.parts]
         write_manifest(run.data, planned, records, run.fingerprint, seconds=0.0)
-        trajectory = train_dense(run, 0, this_place(), lambda _row: None)
-        make_masks(run.experiment, run.folder.replicate(0), trajectory)
+        train_dense(run, 0, this_place(), lambda _row: None)
+        make_masks(run, 0)
         counts = []
         for pack in ready(run.experiment, set())[:4]:
             before = dict(store.requests)

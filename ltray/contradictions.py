@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 
 from ltray.experiment import Experiment, Prune, as_written, decimal, step_of, steps_per_epoch
+from ltray.own_code import is_own_code
 
 Problem = tuple[str, str, str]
 """(key, what is wrong, how to mend it)"""
@@ -118,6 +119,8 @@ def _prune(experiment: Experiment) -> Iterator[Problem]:
     yield from _twice("prune.keep_dense", prune.keep_dense)
     if prune.output_rate != 1 and prune.scope != "layerwise":
         yield ("prune.output_rate", f"{prune.scope} has none", "write scope: layerwise, or 1")
+    if prune.criterion == "random" and prune.scores != "auto":
+        yield ("prune.scores", f"{prune.scores}, but random scores no weights", "leave it out")
     low = [as_written(sparsity) for sparsity in prune.sparsities if _below_floor(prune, sparsity)]
     if low:
         yield (
@@ -169,9 +172,7 @@ def _twice(key: str, values: Iterable[str]) -> Iterator[Problem]:
 def _not_yet_available(experiment: Experiment) -> Iterator[Problem]:
     prune, reset = experiment.prune, experiment.reset
     later: list[tuple[str, object, bool, str]] = [
-        ("prune.criterion", prune.criterion, prune.criterion != "magnitude", "write magnitude"),
-        ("prune.scores", prune.scores, prune.scores not in ("auto", "final"), "write final"),
-        ("prune.scope", prune.scope, prune.scope in ("erk", "balanced"), "global or layerwise"),
+        ("prune.criterion", prune.criterion, is_own_code(prune.criterion), "write magnitude"),
         ("prune.style", prune.style, prune.style != "one_shot", "write one_shot"),
         ("prune.search", prune.search, prune.search != "grid", "write grid"),
         ("reset.method", reset.method, reset.method != "weights", "write weights"),

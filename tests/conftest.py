@@ -15,11 +15,11 @@ from ltray.data.manifest import write_manifest
 from ltray.data.shards import plan, write_part
 from ltray.experiment_file import read_experiment
 from ltray.locate import locate_experiment
-from ltray.lottery.pruning import make_masks
 from ltray.lottery.tickets import ready
 from ltray.run import Run
 from ltray.training.dense import train_dense
 from ltray.training.place import this_place
+from ltray.training.pruning import make_masks
 from ltray.training.retrain import train_pack
 
 # A busy machine makes any example slow; what must be fast is measured in benchmarks/.
@@ -74,8 +74,8 @@ def prepare_without_ray(run: Run) -> None:
 def train_without_ray(run: Run) -> None:
     """What the trials of a sweep's first replicate do, in this process."""
     place = this_place()
-    trajectory = train_dense(run, 0, place, lambda _row: None)
-    make_masks(run.experiment, run.folder.replicate(0), trajectory)
+    train_dense(run, 0, place, lambda _row: None)
+    make_masks(run, 0)
     for pack in ready(run.experiment, collect(run.folder).tickets):
         train_pack(run, pack, place, lambda _rows, _records: None)
 

@@ -13,8 +13,9 @@ from ltray.experiment import SourceFacts, experiment_id
 from ltray.files import write_json
 from ltray.layout import DataFolder, ReplicateFolder, RunFolder
 from ltray.locate import write_experiment
+from ltray.lottery.mask_names import mask_of
 from ltray.lottery.masks import save_mask
-from ltray.lottery.tickets import Ticket, grid, mask_name
+from ltray.lottery.tickets import Ticket, grid
 from ltray.lottery.trajectory import read_trajectory, write_trajectory
 from ltray.run import Run
 from ltray.training.start import save_correct
@@ -38,7 +39,7 @@ def write_large_run(root: Path, epochs: int, replicates: int) -> RunFolder:
     for number in range(replicates):
         _write_dense(folder.replicate(number), folder, number, epochs)
         for sparsity in LEVELS:
-            path = folder.replicate(number).mask(mask_name(experiment.prune, sparsity))
+            path = folder.replicate(number).mask(mask_of(experiment.prune, sparsity, 0).name)
             kept = {layer: round((1 - sparsity) * count) for layer, count in LAYERS.items()}
             save_mask(path, {name: torch.arange(LAYERS[name]) < n for name, n in kept.items()})
     for ticket in grid(experiment):

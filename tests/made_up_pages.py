@@ -22,8 +22,9 @@ from ltray.analysis.comparison import write_comparison
 from ltray.analysis.page import write_report
 from ltray.experiment import Experiment
 from ltray.files import write_json
+from ltray.lottery.mask_names import mask_of
 from ltray.lottery.masks import save_mask
-from ltray.lottery.tickets import Ticket, mask_name
+from ltray.lottery.tickets import Ticket
 from ltray.lottery.trajectory import read_trajectory, write_trajectory
 from ltray.run import Run
 
@@ -65,7 +66,7 @@ def _made(
         deep = trajectory.model_copy(update={"prunable": layers})
         write_trajectory(run.folder.replicate(number), deep)
         for sparsity in LEVELS[:masks]:
-            path = run.folder.replicate(number).mask(mask_name(experiment.prune, sparsity))
+            path = run.folder.replicate(number).mask(mask_of(experiment.prune, sparsity, 0).name)
             save_mask(path, {layer: _kept(layer, sparsity, layers) for layer in layers})
     write_all_correct(run.folder)
     write_json(run.folder.launches, {"launches": [launch(), launch()]})

@@ -83,10 +83,7 @@ BAD = {
 LATER = {
     "iterative": "prune: {style: iterative, sparsities: [0.5]}",
     "search": "prune: {search: matching, sparsities: [0.5]}",
-    "criterion": "prune: {criterion: snip, sparsities: [0.5]}",
     "own criterion": "prune: {criterion: 'mine.py:score', sparsities: [0.5]}",
-    "scope": "prune: {scope: erk, sparsities: [0.5]}",
-    "scores": "prune: {scores: init, sparsities: [0.5]}",
     "method": "reset: {epochs: [0], method: fine_tune}",
     "retrainings": "reset: {epochs: [0], retrainings: 2}",
     "controls": "controls: [shuffled_mask]",

@@ -13,12 +13,12 @@ import torch
 from conftest import MakeRun
 
 from ltray.files import read_json
-from ltray.lottery.pruning import make_masks
 from ltray.lottery.tickets import ready
 from ltray.training import gpu_use
 from ltray.training.dense import train_dense
 from ltray.training.gpu_use import GpuUse
 from ltray.training.place import this_place
+from ltray.training.pruning import make_masks
 from ltray.training.retrain import train_pack
 
 OURS = "GPU-0000-1111"
@@ -141,7 +141,7 @@ def test_rows_and_what_is_told_meanwhile_have_the_columns(make_run: MakeRun) -> 
     run, place = make_run(reset__epochs=[0], prune__sparsities=[0.5]), this_place()
     live: list[Any] = []
     trajectory = train_dense(run, 0, place, live.append)
-    make_masks(run.experiment, run.folder.replicate(0), trajectory)
+    make_masks(run, 0)
     for pack in ready(run.experiment, set()):
         train_pack(run, pack, place, lambda rows, _records: live.extend(rows))
     (path,) = run.folder.path.rglob("ticket.json")

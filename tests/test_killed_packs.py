@@ -17,13 +17,13 @@ import pytest
 from conftest import MakeRun
 
 from ltray.files import read_json, sha256_of
-from ltray.lottery.pruning import make_masks
 from ltray.lottery.snapshot import Snapshot, save_snapshot
 from ltray.lottery.tickets import Pack, ready
 from ltray.run import Run
 from ltray.training import retrain, states
 from ltray.training.dense import train_dense
 from ltray.training.place import this_place
+from ltray.training.pruning import make_masks
 
 pytestmark = pytest.mark.slow
 
@@ -37,8 +37,8 @@ def test_a_pack_killed_ten_times_ends_with_the_same_bits(make_run: MakeRun, back
     keys = {"train__epochs": 60, "sweep__tickets_per_trial": 6, "sweep__backend": backend}
     undisturbed, run = make_run(**keys), make_run(**keys)
     for one in (undisturbed, run):
-        trajectory = train_dense(one, 0, this_place(), lambda _row: None)
-        make_masks(one.experiment, one.folder.replicate(0), trajectory)
+        train_dense(one, 0, this_place(), lambda _row: None)
+        make_masks(one, 0)
     (pack,) = ready(run.experiment, set())
     steps = life(undisturbed, pack)
     lots = random.Random(backend)

@@ -10,8 +10,9 @@ from test_results import LAYERS, experiment_of, ticket_row, write_dense, write_r
 from ltray.analysis.layers import Kept, dead_layers, legend, read_layers
 from ltray.experiment import Experiment
 from ltray.layout import RunFolder
+from ltray.lottery.mask_names import mask_of
 from ltray.lottery.masks import save_mask
-from ltray.lottery.tickets import grid, mask_name
+from ltray.lottery.tickets import grid
 
 SMALL = experiment_of(sparsities=(0.5, 0.9), reset_epochs=(0,))
 
@@ -26,7 +27,7 @@ def write_mask(
     weights: Mapping[str, int] = LAYERS,
 ) -> Path:
     """A mask that keeps the first so many weights of each layer."""
-    path = run.replicate(replicate).mask(mask_name(experiment.prune, sparsity))
+    path = run.replicate(replicate).mask(mask_of(experiment.prune, sparsity, 0).name)
     mask = {name: torch.arange(count) < kept[name] for name, count in weights.items()}
     save_mask(path, mask)
     return path

@@ -10,10 +10,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from ltray.errors import LtrayError
-from ltray.experiment import Prune
+from ltray.experiment import Prune, decimal
 from ltray.lottery.criteria import magnitude
 from ltray.lottery.masks import (
-    by_layer,
     dead_layers,
     kept_weights,
     load_mask,
@@ -49,7 +48,8 @@ def test_density_is_exact_with_ties(level: float, seed: int) -> None:
     density = 1 - Decimal(repr(level))
     everywhere = over_all_layers(scores, density, Decimal(0))
     assert kept_weights(everywhere) == round(density * total)
-    for name, part in by_layer(scores, dict.fromkeys(scores, density)).items():
+    layerwise = make_mask(scores, Prune(sparsities=(0.5,), scope="layerwise"), density, "few")
+    for name, part in layerwise.items():
         assert int(part.sum()) == round(density * scores[name].numel())
 
 
@@ -78,12 +78,15 @@ def test_global_ties_go_by_utf8_name_then_position() -> None:
         Prune(sparsities=(0.5,), scope="global"),
         Prune(sparsities=(0.5,), scope="layerwise", output_rate=0.5),
         Prune(sparsities=(0.5,), scope="global", min_layer_density=0.008),
+        Prune(sparsities=(0.5,), scope="erk"),
+        Prune(sparsities=(0.5,), scope="erk", min_layer_density=0.008),
+        Prune(sparsities=(0.5,), scope="balanced"),
     ],
 )
 @pytest.mark.parametrize("seed", range(3))
 def test_sparser_masks_are_subsets_of_denser_ones(prune: Prune, seed: int) -> None:
     scores = magnitude(scores_with_ties(seed))
-    masks = [make_mask(scores, prune, level, output_layer="few") for level in LEVELS]
+    masks = [make_mask(scores, prune, 1 - decimal(level), output_layer="few") for level in LEVELS]
     for denser, sparser in pairwise(masks):
         assert all(not bool((sparser[name] & ~denser[name]).any()) for name in scores)
 
@@ -116,7 +119,7 @@ def test_any_scores_keep_exactly_the_stated_count_and_the_largest(
 def test_output_layer_keeps_density_to_the_output_rate() -> None:
     scores = {"hidden": torch.rand(1000), "out": torch.rand(1000)}
     prune = Prune(sparsities=(0.99,), scope="layerwise", output_rate=0.5)
-    mask = make_mask(scores, prune, 0.99, output_layer="out")
+    mask = make_mask(scores, prune, Decimal("0.01"), output_layer="out")
     assert int(mask["hidden"].sum()) == 10
     assert int(mask["out"].sum()) == 100  # 0.01 ** 0.5 = 0.1
 

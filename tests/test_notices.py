@@ -26,10 +26,10 @@ from conftest import MakeRun, small_document, train_without_ray
 from ltray.cluster.notices import Watch, aws_notice, this_machine
 from ltray.errors import MachineLeaves
 from ltray.files import read_json
-from ltray.lottery.pruning import make_masks
 from ltray.lottery.tickets import ready
 from ltray.training.dense import train_dense
 from ltray.training.place import this_place
+from ltray.training.pruning import make_masks
 from ltray.training.retrain import train_pack
 
 
@@ -107,8 +107,8 @@ def test_state_is_written_at_once_and_training_goes_on_from_it(make_run: MakeRun
     leaving = replace(this_place(), leaves=lambda: next(notices, "it ends"))
     with pytest.raises(MachineLeaves, match="it ends"):
         train_dense(run, 0, leaving, lambda _row: None)
-    trajectory = train_dense(run, 0, this_place(), lambda _row: None)
-    make_masks(run.experiment, run.folder.replicate(0), trajectory)
+    train_dense(run, 0, this_place(), lambda _row: None)
+    make_masks(run, 0)
     notices = iter([""] * 12)
     [pack, *_] = ready(run.experiment, set())
     with pytest.raises(MachineLeaves):

@@ -37,13 +37,13 @@ from ltray.experiment_file import read_experiment
 from ltray.files import at, is_there, names_below, remove_folder, write_whole
 from ltray.layout import RunFolder
 from ltray.locate import locate, locate_experiment, write_experiment
-from ltray.lottery.pruning import make_masks
 from ltray.lottery.tickets import ready
 from ltray.lottery.trajectory import read_trajectory
 from ltray.patience import is_storage_error
 from ltray.run import Run
 from ltray.training.dense import train_dense
 from ltray.training.place import this_place
+from ltray.training.pruning import make_masks
 from ltray.training.retrain import train_pack
 from ltray.training.start import begin
 
@@ -276,8 +276,8 @@ def digits(root: str, folder: Path, **changes: Any) -> Run:
 def trained(run: Run, stop_after: int | None = None) -> Rows:
     """The rows of a run after all that is left of it was done here."""
     place = this_place()
-    trajectory = train_dense(run, 0, place, lambda _row: None)
-    make_masks(run.experiment, run.folder.replicate(0), trajectory)
+    train_dense(run, 0, place, lambda _row: None)
+    make_masks(run, 0)
     done = collect(run.folder).tickets
     for pack in ready(run.experiment, done)[:stop_after]:
         train_pack(run, pack, place, lambda _rows, _records: None)

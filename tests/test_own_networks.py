@@ -14,13 +14,13 @@ from ltray.errors import InvalidExperiment, LtrayError
 from ltray.experiment_file import read_experiment
 from ltray.files import read_json
 from ltray.locate import locate, locate_experiment, write_experiment
-from ltray.lottery.pruning import make_masks
 from ltray.lottery.tickets import grid, ready
 from ltray.models.networks import build
 from ltray.run import Run
 from ltray.training.backends.choice import check_covers
 from ltray.training.dense import train_dense
 from ltray.training.place import this_place
+from ltray.training.pruning import make_masks
 from ltray.training.retrain import train_pack
 
 FORWARD = "return self.fc(functional.dropout(hidden, 0.2, self.training).flatten(1))"
@@ -42,9 +42,9 @@ def nobody(*_what: Any) -> None:
 def trained(run: Run) -> dict[str, dict[str, torch.Tensor]]:
     """Ticket -> trained weights of a run, made whole in this process."""
     place = this_place()
-    trajectory = train_dense(run, 0, place, nobody)
+    train_dense(run, 0, place, nobody)
     folder = run.folder.replicate(0)
-    make_masks(run.experiment, folder, trajectory)
+    make_masks(run, 0)
     for pack in ready(run.experiment, set()):
         train_pack(run, pack, place, nobody)
     return {one.name: load_file(folder.ticket(one.name).weights) for one in grid(run.experiment)}

@@ -11,10 +11,10 @@ from conftest import MakeRun
 
 from ltray.analysis.page import write_report
 from ltray.locate import write_experiment
-from ltray.lottery.pruning import make_masks
 from ltray.lottery.tickets import ready
 from ltray.training.dense import train_dense
 from ltray.training.place import this_place
+from ltray.training.pruning import make_masks
 from ltray.training.retrain import train_pack
 
 
@@ -26,8 +26,8 @@ def test_the_page_opens_without_console_messages_or_requests(
     run = make_run()
     write_experiment(run)
     place = this_place()
-    trajectory = train_dense(run, 0, place, lambda _row: None)
-    make_masks(run.experiment, run.folder.replicate(0), trajectory)
+    train_dense(run, 0, place, lambda _row: None)
+    make_masks(run, 0)
     for pack in ready(run.experiment, set()):
         train_pack(run, pack, place, lambda _rows, _records: None)
     page = write_report(run.folder, run.experiment)

@@ -14,11 +14,11 @@ from ltray.cluster.lease import only_driver
 from ltray.cluster.status import status
 from ltray.files import read_json, write_json
 from ltray.locate import write_experiment
-from ltray.lottery.pruning import make_masks
 from ltray.lottery.tickets import grid, ready
 from ltray.run import Run
 from ltray.training.dense import train_dense
 from ltray.training.place import this_place
+from ltray.training.pruning import make_masks
 from ltray.training.retrain import train_pack
 from ltray.training.start import begin
 
@@ -31,8 +31,8 @@ def half_done(run: Run) -> None:
     """Three tickets done, one begun, two not."""
     write_experiment(run)
     place = this_place()
-    trajectory = train_dense(run, 0, place, nobody)
-    make_masks(run.experiment, run.folder.replicate(0), trajectory)
+    train_dense(run, 0, place, nobody)
+    make_masks(run, 0)
     train_pack(run, ready(run.experiment, set())[0], place, nobody)
     begin(run.folder.replicate(0).ticket(grid(run.experiment)[3].name).attempts)
 

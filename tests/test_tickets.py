@@ -3,7 +3,8 @@ from typing import Any
 import pytest
 
 from ltray.experiment import Experiment, SourceFacts, resolve
-from ltray.lottery.tickets import grid, key, mask_name, ready
+from ltray.lottery.mask_names import mask_of
+from ltray.lottery.tickets import grid, key, ready
 
 FACTS = SourceFacts(fingerprint="00", image_size=8, channels=1)
 
@@ -62,9 +63,9 @@ def test_what_changes_a_ticket_changes_its_name(change: dict[str, Any]) -> None:
 
 
 def test_levels_are_named_by_their_shortest_decimal() -> None:
-    name = mask_name(experiment(prune__sparsities=[0.60]).prune, 0.60)
+    name = mask_of(experiment(prune__sparsities=[0.60]).prune, 0.60, 0).name
     assert name.startswith("magnitude-0.6-")
-    assert name == mask_name(experiment(prune__sparsities=[0.6, 0.7]).prune, 0.6)
+    assert name == mask_of(experiment(prune__sparsities=[0.6, 0.7]).prune, 0.6, 0).name
     assert any("-reset-2.5-" in name for name in names(experiment()))
 
 

@@ -14,9 +14,9 @@ from conftest import MakeRun
 from safetensors.torch import load_file
 
 from ltray.errors import LtrayError, StageFailed
+from ltray.experiment import decimal
 from ltray.files import read_json, sha256_of
 from ltray.lottery.masks import load_mask, make_mask
-from ltray.lottery.pruning import make_masks
 from ltray.lottery.snapshot import Snapshot, load_snapshot, save_snapshot
 from ltray.lottery.tickets import Pack, grid, ready
 from ltray.lottery.trajectory import Trajectory, read_trajectory
@@ -25,6 +25,7 @@ from ltray.training import dense, retrain, states
 from ltray.training.dense import train_dense
 from ltray.training.fit import fit
 from ltray.training.place import Place, this_place
+from ltray.training.pruning import make_masks
 from ltray.training.retrain import train_pack
 from ltray.training.start import begin
 
@@ -41,7 +42,7 @@ def nobody(*_what: Any) -> None:
 def finish(run: Run, place: Place, packs: Sequence[Pack] | None = None) -> Trajectory:
     """Everything of a run that is not done, in one process."""
     trajectory = train_dense(run, 0, place, nobody)
-    make_masks(run.experiment, run.folder.replicate(0), trajectory)
+    make_masks(run, 0)
     for pack in ready(run.experiment, set()) if packs is None else packs:
         train_pack(run, pack, place, nobody)
     return trajectory
@@ -112,7 +113,9 @@ def test_masks_are_cut_from_the_dense_runs_last_weights_without_what_is_kept_den
     last = load_snapshot(folder.step(trajectory.total_steps)).model
     scores = {name: last[name].abs() for name in ("fc2.weight", "fc3.weight")}
     for ticket in grid(run.experiment):
-        expected = make_mask(scores, run.experiment.prune, ticket.sparsity, "fc3.weight")
+        expected = make_mask(
+            scores, run.experiment.prune, 1 - decimal(ticket.sparsity), "fc3.weight"
+        )
         assert same(load_mask(folder.mask(ticket.mask)), expected)
         row = read_json(folder.ticket(ticket.name).done)["row"]
         assert row["prunable_weights"] == 31000
@@ -186,8 +189,8 @@ def test_masked_weights_and_their_optimizer_state_are_exactly_zero(
                 assert len(parts) > 1
                 assert all(not bool(part[~kept].any()) for part in parts)
 
-    trajectory = train_dense(run, 0, place, nobody)
-    make_masks(run.experiment, folder, trajectory)
+    train_dense(run, 0, place, nobody)
+    make_masks(run, 0)
     for pack in ready(run.experiment, set()):
         train_pack(run, pack, place, check_states)
     assert written
@@ -236,8 +239,8 @@ def test_a_pack_stopped_anywhere_ends_with_the_same_bits(
     }
     undisturbed, run = make_run(**keys), make_run(**keys)
     finish(undisturbed, place)
-    trajectory = train_dense(run, 0, place, nobody)
-    make_masks(run.experiment, run.folder.replicate(0), trajectory)
+    train_dense(run, 0, place, nobody)
+    make_masks(run, 0)
     die_while_states_are_written(monkeypatch, random.Random(f"{backend} {evaluate_every}"))
     for pack in ready(run.experiment, set()):
         live_until_it_ends(run, pack, place)
@@ -433,9 +436,9 @@ def test_a_diverged_ticket_is_left_behind_and_its_pack_goes_on(
     make_run: MakeRun, place: Place
 ) -> None:
     run = make_run(train__batch_size=120)
-    trajectory = train_dense(run, 0, place, nobody)
+    train_dense(run, 0, place, nobody)
     folder = run.folder.replicate(0)
-    make_masks(run.experiment, folder, trajectory)
+    make_masks(run, 0)
     poisoned = load_snapshot(folder.step(0))
     poisoned.model["fc2.weight"].fill_(1e30)
     save_snapshot(folder.step(0), poisoned)

@@ -12,7 +12,6 @@ from packs import batches_for, pack_of, recipe_of
 
 from ltray.errors import LtrayError
 from ltray.files import read_json, sha256_of
-from ltray.lottery.pruning import make_masks
 from ltray.lottery.snapshot import Snapshot
 from ltray.lottery.tickets import Pack, ready
 from ltray.models.networks import build
@@ -27,6 +26,7 @@ from ltray.training.dense import train_dense
 from ltray.training.fit import fit
 from ltray.training.network import Network
 from ltray.training.place import this_place
+from ltray.training.pruning import make_masks
 from ltray.training.retrain import train_pack
 from ltray.training.start import note
 
@@ -112,8 +112,8 @@ def test_a_named_backend_that_cannot_train_the_network_is_an_error_also_after_th
 
 
 def begun(run: Run) -> Run:
-    trajectory = train_dense(run, 0, this_place(), nobody)
-    make_masks(run.experiment, run.folder.replicate(0), trajectory)
+    train_dense(run, 0, this_place(), nobody)
+    make_masks(run, 0)
     return run
 
 

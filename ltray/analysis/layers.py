@@ -14,7 +14,7 @@ from ltray.analysis.wording import kept, level
 from ltray.experiment import Experiment
 from ltray.headers import read_headers
 from ltray.layout import RunFolder
-from ltray.lottery.tickets import mask_name
+from ltray.lottery.mask_names import masks_of
 
 FEW = 30  # layers that a table shows at a glance
 # The colours change at these shares kept.
@@ -74,28 +74,25 @@ def read_layers(run: RunFolder, experiment: Experiment, prunable: Mapping[str, i
     Args:
         prunable: weights of each prunable tensor; those that the experiment keeps dense, too.
     """
+    masks = masks_of(experiment)
+    replicates = range(experiment.replicates)
     places = [
-        (sparsity, replicate)
-        for sparsity in sorted(experiment.prune.sparsities)
-        for replicate in range(experiment.replicates)
-    ]
-    paths = [
-        run.replicate(replicate).mask(mask_name(experiment.prune, sparsity))
-        for sparsity, replicate in places
+        (one.sparsity, run.replicate(each).mask(one.name)) for one in masks for each in replicates
     ]
     weights = {
         name: count for name, count in prunable.items() if name not in experiment.prune.keep_dense
     }
     found: dict[float, list[dict[str, float]]] = {}
-    for (sparsity, _), header in zip(places, read_headers(paths), strict=True):
+    headers = read_headers([path for _, path in places])
+    for (sparsity, _), header in zip(places, headers, strict=True):
         densities = _densities(header, weights)
         if densities is not None:
             found.setdefault(sparsity, []).append(densities)
     return Layers(
         weights=weights,
-        kept={sparsity: _means(masks, weights) for sparsity, masks in found.items()},
-        wanting=len(paths) - sum(map(len, found.values())),
-        asked=len(paths),
+        kept={sparsity: _means(each, weights) for sparsity, each in found.items()},
+        wanting=len(places) - sum(map(len, found.values())),
+        asked=len(places),
     )
 
 

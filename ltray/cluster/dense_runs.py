@@ -11,6 +11,7 @@ from ltray.cluster.slots import Slots
 from ltray.cluster.tasks import CpuWork
 from ltray.errors import StageFailed
 from ltray.experiment import as_written, step_of
+from ltray.lottery.mask_names import MaskOf
 from ltray.lottery.trajectory import Trajectory, prunable_tensors, read_trajectory
 from ltray.patience import patiently
 from ltray.run import Run
@@ -125,24 +126,15 @@ def make_all_masks(
 ) -> None:
     """Make the missing masks of every replicate, and say which leave a layer with nothing."""
     dead_layers = cpu_work.on_each(partial(_make_masks, run), list(trajectories), "masks")
-    for replicate, by_sparsity in zip(trajectories, dead_layers, strict=True):
-        for sparsity, dead in by_sparsity.items():
-            names = ", ".join(dead)
-            say(f"replicate {replicate}, sparsity {sparsity}: nothing is left of {names}")
+    for replicate, by_mask in zip(trajectories, dead_layers, strict=True):
+        for mask, dead in by_mask.items():
+            say(f"replicate {replicate}, {mask}: nothing is left of {', '.join(dead)}")
 
 
-def _make_masks(run: Run, replicate: int) -> dict[str, list[str]]:
-    """Make a replicate's missing masks; sparsity -> tensors that a new one leaves nothing of."""
+def _make_masks(run: Run, replicate: int) -> dict[MaskOf, list[str]]:
+    from ltray.training.pruning import make_masks
 
-    def make() -> dict[str, list[str]]:
-        from ltray.lottery.pruning import make_masks
-
-        folder = run.folder.replicate(replicate)
-        trajectory = read_trajectory(folder)
-        assert trajectory is not None, "masks are made when the trajectory is whole"
-        return make_masks(run.experiment, folder, trajectory)
-
-    return patiently(make, run.folder.path)
+    return patiently(partial(make_masks, run, replicate), run.folder.path)
 
 
 def _on_report(report: Mapping[str, Any], say: Say, epochs: int) -> None:

@@ -1,13 +1,175 @@
-"""What a weight is worth: name -> weights to name -> scores, larger is kept."""
+"""What a weight is worth: name -> weights to name -> scores, larger is kept.
 
-from collections.abc import Mapping
+name -> tensor in every mapping. B images, C channels, S pixels per side, L the mean loss of a
+batch, theta the weights that can be pruned, g the gradient of L by them and H its second
+derivative.
+"""
 
+from collections.abc import Iterable, Sequence
+from decimal import Decimal
+
+import numpy as np
 import torch
+from torch import nn
+from torch.nn import functional
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from ltray.experiment import Prune
+from ltray.lottery.masks import Mask, make_mask
+from ltray.models.seeding import random_numbers_of
+from ltray.randomness import seed_for, uniforms
+from ltray.tensors import Tensors
+
+Batch = tuple[torch.Tensor, torch.Tensor]
+"""Normalised images [B, C, S, S] and labels [B]."""
+
+GRASP_TEMPERATURE = 200.0
+SYNFLOW_ROUNDS = 100
 
 
-def magnitude(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def magnitude(weights: Tensors) -> Tensors:
     """Absolute values of the weights.
 
     Source: Han et al. 2015 (arXiv 1506.02626); Frankle & Carbin 2019 (arXiv 1803.03635).
     """
     return {name: tensor.abs() for name, tensor in weights.items()}
+
+
+def random(weights: Tensors, seed: int) -> Tensors:
+    """Numbers that have nothing to do with the weights: all weights are equally likely kept."""
+    return {name: _uniforms(seed, name, tensor.shape) for name, tensor in weights.items()}
+
+
+def snip(network: nn.Module, names: Sequence[str], batches: Iterable[Batch]) -> Tensors:
+    """|theta x g|: how much the loss changes, to first order, when a weight goes.
+
+    Args:
+        network: in training mode, so that BatchNorm normalises by the batch; its statistics change.
+        names: of theta.
+        batches: the gradients of several are added up.
+
+    Source: Lee, Ajanthan & Torr 2019, section 4.1 (arXiv 1810.02340).
+    """
+    weights = _named(network, names)
+    gradients = _summed(
+        torch.autograd.grad(_loss(network, batch), list(weights.values())) for batch in batches
+    )
+    scores = zip(weights.items(), gradients, strict=True)
+    return {name: (weight * gradient).abs().detach() for (name, weight), gradient in scores}
+
+
+def grasp(network: nn.Module, names: Sequence[str], batches: Sequence[Batch]) -> Tensors:
+    """theta x Hg: what a weight's going takes from the gradient's length, to first order.
+
+    The paper's score is its negative, of which the largest are removed. Logits are divided by its
+    temperature of 200 first.
+
+    Args:
+        network, names, batches: as of `snip`.
+
+    Source: Wang, Zhang & Grosse 2020, section 4 (arXiv 2002.07376).
+    """
+    weights = _named(network, names)
+    values = list(weights.values())
+    with sdpa_kernel(SDPBackend.MATH):  # the others have no second derivative
+        gradients = _summed(
+            torch.autograd.grad(_loss(network, batch, GRASP_TEMPERATURE), values)
+            for batch in batches
+        )
+        products = _summed(
+            _hessian_times(_loss(network, batch, GRASP_TEMPERATURE), values, gradients)
+            for batch in batches
+        )
+    scores = zip(weights.items(), products, strict=True)
+    return {name: (weight * product).detach() for (name, weight), product in scores}
+
+
+def synflow(network: nn.Module, names: Sequence[str], image: torch.Size) -> Tensors:
+    """|theta x dR/dtheta|, R the sum of what an image of ones gives in a network of |weights|.
+
+    Everything in the network's state is taken by its absolute value, biases and BatchNorm's
+    statistics too, in double precision and in evaluation mode, as the authors' own code does.
+
+    Args:
+        network: changed: pass a copy.
+        names: of theta.
+        image: [C, S, S].
+
+    Source: Tanaka et al. 2020, section 6 (arXiv 2006.05467).
+    """
+    network.double().eval()
+    with torch.no_grad():
+        for tensor in network.state_dict().values():
+            tensor.copy_(tensor.abs() if tensor.is_floating_point() else tensor)
+    weights = _named(network, names)
+    flow = network(torch.ones(1, *image, dtype=torch.float64)).sum()
+    gradients = torch.autograd.grad(flow, list(weights.values()))
+    scores = zip(weights.items(), gradients, strict=True)
+    return {name: (weight * gradient).abs().detach() for (name, weight), gradient in scores}
+
+
+def synflow_mask(  # noqa: PLR0913, PLR0917 (what is pruned, and how far)
+    network: nn.Module,
+    names: Sequence[str],
+    image: torch.Size,
+    prune: Prune,
+    density: Decimal,
+    output_layer: str,
+) -> Mask:
+    """Prune by `synflow` in 100 rounds, each of what the round before has left.
+
+    Round k keeps density ** (k / 100). What is gone has no score and stays gone; so masks of two
+    densities come by two ways, and the sparser need not be a subset of the denser.
+
+    Args:
+        network, names, image: as of `synflow`.
+        prune, density, output_layer: as of `make_mask`.
+
+    Source: Tanaka et al. 2020, algorithm 1 (arXiv 2006.05467).
+    """
+    weights = _named(network, names)
+    mask = {name: torch.ones_like(weight, dtype=torch.bool) for name, weight in weights.items()}
+    for number in range(1, SYNFLOW_ROUNDS + 1):
+        scores = synflow(network, names, image)
+        left = {name: scores[name].where(mask[name], -1.0) for name in names}
+        share = (
+            density ** (Decimal(number) / SYNFLOW_ROUNDS) if number < SYNFLOW_ROUNDS else density
+        )
+        mask = make_mask(left, prune, share, output_layer)
+        with torch.no_grad():
+            for name, weight in weights.items():
+                weight.mul_(mask[name])
+    return mask
+
+
+def _named(network: nn.Module, names: Sequence[str]) -> dict[str, nn.Parameter]:
+    return {name: network.get_parameter(name) for name in names}
+
+
+def _loss(network: nn.Module, batch: Batch, temperature: float = 1.0) -> torch.Tensor:
+    images, labels = batch
+    with random_numbers_of(0):  # dropout is the same whenever a batch is passed
+        return functional.cross_entropy(network(images) / temperature, labels)
+
+
+def _hessian_times(
+    loss: torch.Tensor, weights: Sequence[torch.Tensor], vector: Sequence[torch.Tensor]
+) -> Sequence[torch.Tensor]:
+    gradients = torch.autograd.grad(loss, weights, create_graph=True)
+    products = [(one * other).sum() for one, other in zip(gradients, vector, strict=True)]
+    return torch.autograd.grad(products, weights)
+
+
+def _summed(terms: Iterable[Sequence[torch.Tensor]]) -> list[torch.Tensor]:
+    """Tensor by tensor."""
+    total: list[torch.Tensor] = []
+    for term in terms:
+        total = (
+            [one + other for one, other in zip(total, term, strict=True)] if total else list(term)
+        )
+    return total
+
+
+def _uniforms(seed: int, name: str, shape: torch.Size) -> torch.Tensor:
+    numbers = uniforms(seed_for(seed, "random criterion", name), np.arange(shape.numel()))
+    return torch.from_numpy(numbers).reshape(shape)

@@ -14,47 +14,41 @@ from numpy.typing import NDArray
 
 from ltray.errors import LtrayError
 from ltray.experiment import Prune, decimal, exact_count
+from ltray.lottery.layer_counts import layer_counts
 from ltray.tensors import read_tensors, write_tensors
 
 Scores = Mapping[str, torch.Tensor]
 Mask = dict[str, torch.Tensor]
 
 
-def make_mask(scores: Scores, prune: Prune, sparsity: float, output_layer: str) -> Mask:
-    """The mask of one level of an experiment.
+def make_mask(scores: Scores, prune: Prune, density: Decimal, output_layer: str) -> Mask:
+    """The mask of one density in the scope of an experiment.
 
     Args:
         scores: of the prunable tensors alone; larger is kept. Not changed.
         prune: scope, output_rate and min_layer_density are what matters here.
-        sparsity: the level as written.
+        density: share kept of all prunable weights; decimal, for (1 - 0.95) * 10 is not 0.5.
         output_layer: the tensor that prune.output_rate is about.
     """
-    density = 1 - decimal(sparsity)
-    if prune.scope == "layerwise":
-        rate = decimal(prune.output_rate)
-        densities = dict.fromkeys(scores, density)
-        if output_layer in densities:
-            densities[output_layer] = density**rate
-        return by_layer(scores, densities)
-    return over_all_layers(scores, density, decimal(prune.min_layer_density))
+    shapes = {name: tensor.shape for name, tensor in scores.items()}
+    counts = layer_counts(shapes, prune, density, output_layer)
+    if counts is None:
+        return over_all_layers(scores, density, decimal(prune.min_layer_density))
+    return by_layer(scores, counts)
 
 
-def by_layer(scores: Scores, densities: Mapping[str, Decimal]) -> Mask:
-    """Keep round(density x n_t) of every tensor's n_t weights: its own largest scores.
+def by_layer(scores: Scores, counts: Mapping[str, int]) -> Mask:
+    """Keep so many of every tensor's weights: its own largest scores.
 
     Equal scores are kept in row-major order, so the mask does not depend on the device. Since a
     tensor's kept weights are the first of one fixed ranking, sparser masks are subsets of denser.
 
     Args:
         scores: name -> finite tensor of any shape.
-        densities: name -> fraction kept, in [0, 1]; decimal, for (1 - 0.95) * 10 is not 0.5.
-
-    Source: Frankle & Carbin 2019, section 2 (arXiv 1803.03635).
+        counts: name -> weights kept, from 0 to n_t.
     """
     return {
-        name: _like(
-            tensor, top_k(_flat(name, tensor), exact_count(densities[name], tensor.numel()))
-        )
+        name: _like(tensor, top_k(_flat(name, tensor), counts[name]))
         for name, tensor in scores.items()
     }
 

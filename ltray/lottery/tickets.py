@@ -4,8 +4,8 @@ from collections.abc import Collection, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ltray.experiment import Experiment, Prune, as_written, decimal, replicate_seeds, step_of
-from ltray.files import short_hash
+from ltray.experiment import Experiment, as_written, decimal, replicate_seeds, step_of
+from ltray.lottery.mask_names import mask_of
 from ltray.lottery.trajectory import Trajectory
 
 
@@ -68,21 +68,6 @@ class Pack:
         return f"r{first.replicate}-{first.name}{more}"
 
 
-def mask_name(prune: Prune, sparsity: float) -> str:
-    """`<criterion>-<sparsity as written>-<8 hex of all that decides the mask>`."""
-    decides: dict[str, Any] = {
-        "criterion": prune.criterion,
-        "scores": "final" if prune.scores == "auto" else prune.scores,
-        "scope": prune.scope,
-        "style": prune.style,
-        "sparsity": as_written(sparsity),
-        "keep_dense": sorted(prune.keep_dense),
-        "output_rate": as_written(prune.output_rate),
-        "min_layer_density": as_written(prune.min_layer_density),
-    }
-    return f"{prune.criterion}-{as_written(sparsity)}-{short_hash(decides)}"
-
-
 def grid(experiment: Experiment) -> list[Ticket]:
     """Every ticket of a resolved experiment, M masks x N reset points in each replicate."""
     return [
@@ -106,7 +91,7 @@ def _replicate_grid(experiment: Experiment, replicate: int) -> Iterator[Ticket]:
                 scope=prune.scope,
                 style=prune.style,
                 sparsity=sparsity,
-                mask=mask_name(prune, sparsity),
+                mask=mask_of(prune, sparsity, reset_epoch).name,
                 reset_epoch=reset_epoch,
                 reset_method=reset.method,
                 reset_schedule=reset.schedule,

@@ -19,7 +19,7 @@ from ltray.data.batches import Batch, Batches, open_data_set
 from ltray.data.expected import ExpectedImages
 from ltray.data.made_up import PHOTOGRAPH, MadeUp, made_up_shards
 from ltray.data.pixels import Pixels
-from ltray.experiment import Data, Experiment, steps_per_epoch
+from ltray.experiment import Data, Experiment, decimal, steps_per_epoch
 from ltray.layout import DataFolder
 from ltray.lottery.criteria import magnitude
 from ltray.lottery.masks import Mask, make_mask, save_mask
@@ -253,7 +253,7 @@ class _Probing:
 
     def _mask(self, level: float) -> Mask:
         prune, output = self.experiment.prune, output_layer(self.model)
-        return make_mask(magnitude(self.weights), prune, level, output)
+        return make_mask(magnitude(self.weights), prune, 1 - decimal(level), output)
 
     def _network(self, mask: Mask) -> Network:
         model = self._model()

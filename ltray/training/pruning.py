@@ -1,0 +1,128 @@
+"""From a trajectory to the mask files of an experiment."""
+
+import math
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from ltray.data.batches import Batches
+from ltray.experiment import decimal, replicate_seeds, step_of
+from ltray.files import is_there
+from ltray.lottery import criteria
+from ltray.lottery.mask_names import MaskOf, masks_of, scored
+from ltray.lottery.masks import Mask, dead_layers, make_mask, save_mask
+from ltray.lottery.snapshot import load_weights
+from ltray.lottery.trajectory import prunable_tensors, read_trajectory
+from ltray.run import Run
+from ltray.tensors import Tensors
+from ltray.training.place import this_place
+from ltray.training.start import open_batches, untrained
+
+SCORED_PER_CLASS = 10  # images, about, that gradients are taken of
+AT_ONCE = 64  # of them in one pass: an ImageNet network's graph is 0.1 GiB an image
+
+
+def missing_masks(run: Run, replicate: int) -> list[MaskOf]:
+    """The masks that the experiment asks for and that are not there yet."""
+    folder = run.folder.replicate(replicate)
+    return [one for one in masks_of(run.experiment) if not is_there(folder.mask(one.name))]
+
+
+def make_masks(run: Run, replicate: int) -> dict[MaskOf, list[str]]:
+    """Make the masks of a whole trajectory that are missing, each file whole, on the CPU.
+
+    Returns:
+        the new masks of which some tensors keep nothing, and the names of these.
+
+    Raises:
+        LtrayError: scores are not finite, or prune.keep_dense does not fit the network.
+    """
+    pruning = _Pruning(run, replicate)
+    dead = {}
+    for one in missing_masks(run, replicate):
+        mask = pruning.mask(one)
+        save_mask(pruning.folder.mask(one.name), mask)
+        dead[one] = dead_layers(mask)
+    return {one: names for one, names in dead.items() if names}
+
+
+class _Pruning:
+    def __init__(self, run: Run, replicate: int) -> None:
+        self.run = run
+        self.prune = run.experiment.prune
+        self.folder = run.folder.replicate(replicate)
+        trajectory = read_trajectory(self.folder)
+        assert trajectory is not None, "masks are made when the trajectory is whole"
+        self.trajectory = trajectory
+        self.names = sorted(prunable_tensors(self.prune, trajectory), key=str.encode)
+        self.seed, self.data_seed = replicate_seeds(run.experiment, replicate)
+        self.place = this_place()
+        self.scores: dict[float | None, Tensors] = {}
+
+    def mask(self, one: MaskOf) -> Mask:
+        density, output_layer = 1 - decimal(one.sparsity), self.trajectory.output_layer
+        if self.prune.criterion == "synflow":
+            network, image = self._network(one.reset_epoch), self._image()
+            return criteria.synflow_mask(
+                network, self.names, image, self.prune, density, output_layer
+            )
+        if one.reset_epoch not in self.scores:
+            self.scores[one.reset_epoch] = self._scores(one.reset_epoch)
+        return make_mask(self.scores[one.reset_epoch], self.prune, density, output_layer)
+
+    def _scores(self, reset_epoch: float | None) -> Tensors:
+        match self.prune.criterion:
+            case "magnitude":
+                return criteria.magnitude(self._weights(reset_epoch))
+            case "random":
+                return criteria.random(self._weights(reset_epoch), self.seed)
+            case "snip":
+                return criteria.snip(self._network(reset_epoch), self.names, self._scored_images())
+            case "grasp":
+                return criteria.grasp(self._network(reset_epoch), self.names, self._scored_images())
+        raise AssertionError(self.prune.criterion)
+
+    def _weights(self, reset_epoch: float | None) -> Tensors:
+        if scored(self.prune) == "init":
+            state = dict(self._untrained().state_dict())
+        else:
+            state = load_weights(self._step_file(reset_epoch))
+        return {name: state[name] for name in self.names}
+
+    def _network(self, reset_epoch: float | None) -> nn.Module:
+        """In training mode, with the weights that are scored."""
+        network = self._untrained()
+        if scored(self.prune) != "init":
+            network.load_state_dict(load_weights(self._step_file(reset_epoch)))
+        return network
+
+    def _image(self) -> torch.Size:
+        data = self.run.experiment.data
+        assert isinstance(data.channels, int), "resolve() fills channels"
+        assert data.crop_size is not None, "resolve() fills crop_size"
+        return torch.Size((data.channels, data.crop_size, data.crop_size))
+
+    def _step_file(self, reset_epoch: float | None) -> Path:
+        if reset_epoch is None:
+            return self.folder.step(self.trajectory.total_steps)
+        return self.folder.step(step_of(reset_epoch, self.trajectory.steps_per_epoch))
+
+    def _untrained(self) -> nn.Module:
+        return untrained(self.run, self._batches, self.seed, self.place.device)
+
+    @cached_property
+    def _batches(self) -> Batches:
+        return open_batches(self.run, self.place, self.data_seed)
+
+    def _scored_images(self) -> list[criteria.Batch]:
+        """The first batches of training, some images of each class, in parts."""
+        batch_size = self.run.experiment.train.batch_size
+        wanted = math.ceil(SCORED_PER_CLASS * self._batches.classes / batch_size)
+        stop = min(wanted, self._batches.steps_per_epoch)
+        return [
+            (images[first : first + AT_ONCE], labels[first : first + AT_ONCE])
+            for images, labels in self._batches.epoch(0, 0, stop)
+            for first in range(0, len(images), AT_ONCE)
+        ]
