@@ -4,7 +4,6 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 
 from ltray.experiment import Experiment, Prune, as_written, decimal, step_of, steps_per_epoch
-from ltray.own_code import is_own_code
 
 Problem = tuple[str, str, str]
 """(key, what is wrong, how to mend it)"""
@@ -172,7 +171,6 @@ def _twice(key: str, values: Iterable[str]) -> Iterator[Problem]:
 def _not_yet_available(experiment: Experiment) -> Iterator[Problem]:
     prune, reset = experiment.prune, experiment.reset
     later: list[tuple[str, object, bool, str]] = [
-        ("prune.criterion", prune.criterion, is_own_code(prune.criterion), "write magnitude"),
         ("prune.style", prune.style, prune.style != "one_shot", "write one_shot"),
         ("prune.search", prune.search, prune.search != "grid", "write grid"),
         ("reset.method", reset.method, reset.method != "weights", "write weights"),

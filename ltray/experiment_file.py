@@ -70,12 +70,14 @@ def _load(path: Path) -> dict[Any, Any]:
 
 
 def _with_absolute_paths(experiment: Experiment, folder: Path) -> Experiment:
-    data, model = experiment.data, experiment.model
+    data, model, prune = experiment.data, experiment.model, experiment.prune
     if data.path is not None and "://" not in data.path:
         data = data.model_copy(update={"path": str(absolute(data.path, folder).resolve())})
     if is_own_code(model.arch):
         model = model.model_copy(update={"arch": made_absolute(model.arch, folder)})
-    return experiment.model_copy(update={"data": data, "model": model})
+    if is_own_code(prune.criterion):
+        prune = prune.model_copy(update={"criterion": made_absolute(prune.criterion, folder)})
+    return experiment.model_copy(update={"data": data, "model": model, "prune": prune})
 
 
 class _Checked:

@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import NamedTuple
 
 import yaml
 
@@ -19,6 +20,7 @@ from ltray.experiment import (
 from ltray.experiment_file import read_experiment
 from ltray.files import at, is_local, is_there, write_whole
 from ltray.layout import RunFolder, data_folder, run_folder
+from ltray.lottery.criterion_names import by_content, check_criterion
 from ltray.models.names import check_arch
 from ltray.own_code import OwnCode, is_own_code
 from ltray.run import Run
@@ -26,8 +28,16 @@ from ltray.say import Say
 
 DEFAULT_ROOT = Path("runs")
 HEADER = re.compile(
-    r"# id: (\S+)\n# fingerprint: ([0-9a-f]+)\n(?:# network\.py: sha256 ([0-9a-f]{64})\n)?"
+    r"# id: (\S+)\n# fingerprint: ([0-9a-f]+)\n"
+    r"(?:# network\.py: sha256 ([0-9a-f]{64})\n)?(?:# criterion: sha256 ([0-9a-f]{64})\n)?"
 )
+
+
+class _Own(NamedTuple):
+    """A person's own code that an experiment names; None where a part of it has a name."""
+
+    network: OwnCode | None
+    criterion: OwnCode | None
 
 
 def experiments_folder() -> Path:
@@ -71,16 +81,21 @@ def locate_experiment(experiment: Experiment, root: Path) -> Run:
     """The run of an experiment; where its source is absent, the one run that it fits.
 
     Raises:
-        InvalidExperiment: no such network; the source is wrong, or absent and no run fits.
+        InvalidExperiment: no such network or criterion; the source is wrong, or absent and no run
+            fits.
     """
-    run = network = None
+    run = network = criterion = None
     problems = []
     try:
         network = check_arch(experiment.model.arch)
     except LtrayError as error:
         problems.append(error)
     try:
-        run = _located(experiment, network, root.resolve())
+        criterion = check_criterion(experiment.prune.criterion)
+    except LtrayError as error:
+        problems.append(error)
+    try:
+        run = _located(experiment, _Own(network, criterion), root.resolve())
     except LtrayError as error:
         problems.append(error)
     if problems or run is None:
@@ -124,13 +139,17 @@ def write_experiment(run: Run) -> None:
     """Write experiment.yaml of a run: id, fingerprint, and every key with its value.
 
     A person's own network is copied beside it, and named there by that copy: the folder is whole.
+    A person's own criterion is named where it lies, with its hash, and never read from the run.
     """
     header = f"# id: {run.folder.path.name}\n# fingerprint: {run.fingerprint}\n"
     experiment = run.experiment
     if run.network is not None:
-        _write_if_other(run.folder.network, run.network.text)
+        _write_if_other(run.folder.network, run.network.content)
         header += f"# {run.folder.network.name}: sha256 {run.network.sha256}\n"
         experiment = _with_arch(experiment, f"{run.folder.network.name}:{run.network.function}")
+    if run.criterion is not None:
+        header += f"# criterion: sha256 {run.criterion.sha256}\n"
+        experiment = _with_criterion(experiment, f"{run.criterion.path}:{run.criterion.function}")
     text = header + yaml.safe_dump(experiment.model_dump(mode="json"), sort_keys=False)
     _write_if_other(run.folder.experiment, text.encode())
 
@@ -140,12 +159,12 @@ def _write_if_other(path: Path, content: bytes) -> None:
         write_whole(path, content)
 
 
-def _located(experiment: Experiment, network: OwnCode | None, root: Path) -> Run:
+def _located(experiment: Experiment, own: _Own, root: Path) -> Run:
     path = experiment.data.path
     try:
-        return _run(experiment, network, source_facts(experiment.data), root)
+        return _run(experiment, own, source_facts(experiment.data), root)
     except LtrayError as absent:
-        fitting = _fitting(experiment, network, root) if absent.args[0] == "data.path" else []
+        fitting = _fitting(experiment, own, root) if absent.args[0] == "data.path" else []
         if not fitting:
             raise
         if len(fitting) > 1:
@@ -156,7 +175,7 @@ def _located(experiment: Experiment, network: OwnCode | None, root: Path) -> Run
         return fitting[0]
 
 
-def _run(experiment: Experiment, network: OwnCode | None, facts: SourceFacts, root: Path) -> Run:
+def _run(experiment: Experiment, own: _Own, facts: SourceFacts, root: Path) -> Run:
     resolved = resolve(experiment, facts)
     data = resolved.data
     if data.image_size is None:
@@ -165,16 +184,19 @@ def _run(experiment: Experiment, network: OwnCode | None, facts: SourceFacts, ro
     if data.crop_size is not None and data.crop_size > data.image_size:
         found = f"{data.crop_size} is larger than the source's images, {data.image_size} pixels"
         raise LtrayError("data.crop_size", found, f"write at most {data.image_size}")
-    folder = run_folder(root, experiment_id(_by_content(resolved, network), facts.fingerprint))
-    if network is not None:
-        resolved = _with_arch(resolved, f"{folder.network}:{network.function}")
+    folder = run_folder(root, experiment_id(_by_content(resolved, own.network), facts.fingerprint))
+    if own.network is not None:
+        resolved = _with_arch(resolved, f"{folder.network}:{own.network.function}")
+    if own.criterion is not None:
+        resolved = _with_criterion(resolved, by_content(own.criterion))
     return Run(
         experiment=resolved,
         fingerprint=facts.fingerprint,
         pixels=pixels_of(experiment.data, facts),
         folder=folder,
         data=data_folder(root, data_id(data, facts.fingerprint)),
-        network=network,
+        network=own.network,
+        criterion=own.criterion,
     )
 
 
@@ -189,14 +211,19 @@ def _with_arch(experiment: Experiment, arch: str) -> Experiment:
     return experiment.model_copy(update={"model": Model(arch=arch)})
 
 
-def _fitting(experiment: Experiment, network: OwnCode | None, root: Path) -> list[Run]:
+def _with_criterion(experiment: Experiment, criterion: str) -> Experiment:
+    prune = experiment.prune.model_copy(update={"criterion": criterion})
+    return experiment.model_copy(update={"prune": prune})
+
+
+def _fitting(experiment: Experiment, own: _Own, root: Path) -> list[Run]:
     """The experiment as each run under the root whose dense run it would share."""
     found = []
     for path in sorted(root.glob(f"{experiment.name}-*/experiment.yaml")):
         run = _read_run(RunFolder(path.parent))
         if run.experiment.name != experiment.name:
             continue
-        candidate = _run(experiment, network, _facts(run.experiment, run.fingerprint), root)
+        candidate = _run(experiment, own, _facts(run.experiment, run.fingerprint), root)
         if candidate.folder == run.folder:
             found.append(candidate)
     return found
@@ -218,7 +245,8 @@ def _read_run(folder: RunFolder) -> Run:
         found = "is not the file that the run was made with"
         mend = "put that back, or give the experiment's own file: another network is another run"
         raise LtrayError(str(folder.network), found, mend)
-    run = _run(experiment, network, _facts(experiment, header[2]), folder.path.parent)
+    own = _Own(network, check_criterion(experiment.prune.criterion, header[4]))
+    run = _run(experiment, own, _facts(experiment, header[2]), folder.path.parent)
     if run.folder.path.name != header[1] or run.folder != folder:
         found = f"says what is run {run.folder.path.name}, not {folder.path.name}"
         mend = "undo the change of seed, data, model or train, or give the experiment's own file"

@@ -30,18 +30,27 @@ class OwnCode:
     Attributes:
         key: of the experiment, which names it.
         path: where the file was read.
-        text: the file's bytes.
+        sha256: of the file, in hex.
+        text: the file's bytes; None where it is gone and only its hash is known.
     """
 
     key: str
     path: Path
     function: str
-    text: bytes
+    sha256: str
+    text: bytes | None
 
     @property
-    def sha256(self) -> str:
-        """Of the file, in hex."""
-        return hashlib.sha256(self.text).hexdigest()
+    def content(self) -> bytes:
+        """The file's bytes.
+
+        Raises:
+            LtrayError: it is gone.
+        """
+        if self.text is None:
+            mend = f"put back the file with the SHA-256 {self.sha256}, and give the command again"
+            raise LtrayError(self.key, f"{self.path}: no such file any more", mend)
+        return self.text
 
 
 def check_unchanged(code: OwnCode, copy: Path) -> None:
@@ -50,7 +59,7 @@ def check_unchanged(code: OwnCode, copy: Path) -> None:
     Raises:
         LtrayError: it is another now.
     """
-    if _read(code.key, copy) != code.text:
+    if _read(code.key, copy) != code.content:
         found = f"{copy} has changed since this command read it"
         raise LtrayError(code.key, found, "put it back: another network is another run")
 
@@ -83,7 +92,9 @@ def read_own_code(key: str, name: str, arguments: Sequence[str]) -> OwnCode:
     text, _, function = name.rpartition(":")
     if not text.endswith(".py") or not function.isidentifier():
         raise LtrayError(key, f"'{name}' is no {FORM}", f"write {FORM}, as in nets.py:my_network")
-    code = OwnCode(key, at(text, key), function, _read(key, at(text, key)))
+    path = at(text, key)
+    content = _read(key, path)
+    code = OwnCode(key, path, function, hashlib.sha256(content).hexdigest(), content)
     tree = _parsed(code)
     _check_function(code, tree, arguments)
     for line, imported in _imports(tree):
@@ -95,9 +106,9 @@ def load(code: OwnCode) -> Callable[..., Any]:
     """The function itself. A file is run once per process, however often it is asked for.
 
     Raises:
-        LtrayError: the file cannot be run here.
+        LtrayError: the file is gone, or cannot be run here.
     """
-    function: Callable[..., Any] = getattr(_module(code.path, code.text), code.function)
+    function: Callable[..., Any] = getattr(_module(code.path, code.content), code.function)
     return function
 
 
@@ -130,7 +141,7 @@ def _read(key: str, path: Path) -> bytes:
 
 def _parsed(code: OwnCode) -> ast.Module:
     try:
-        return ast.parse(code.text)
+        return ast.parse(code.content)
     except SyntaxError as error:
         where = f"{code.path}, line {error.lineno}"
         raise LtrayError(code.key, f"{where}: not Python: {error.msg}", "mend the line") from None

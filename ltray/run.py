@@ -18,6 +18,8 @@ class Run:
         pixels: how the shards are made of them.
         network: what a person's own network is made by, to be copied into the run; the
             experiment's arch is that copy already. None for a network that has a name.
+        criterion: a person's own, as it was read; the experiment's criterion is named by what it
+            holds. None for one that has a name, or whose file is gone.
     """
 
     experiment: Experiment
@@ -26,3 +28,4 @@ class Run:
     folder: RunFolder
     data: DataFolder
     network: OwnCode | None = None
+    criterion: OwnCode | None = None

@@ -83,7 +83,6 @@ BAD = {
 LATER = {
     "iterative": "prune: {style: iterative, sparsities: [0.5]}",
     "search": "prune: {search: matching, sparsities: [0.5]}",
-    "own criterion": "prune: {criterion: 'mine.py:score', sparsities: [0.5]}",
     "method": "reset: {epochs: [0], method: fine_tune}",
     "retrainings": "reset: {epochs: [0], retrainings: 2}",
     "controls": "controls: [shuffled_mask]",

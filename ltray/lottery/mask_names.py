@@ -6,6 +6,7 @@ from typing import Any, Literal
 from ltray.experiment import Experiment, Prune, as_written
 from ltray.files import short_hash
 
+AT_INITIALISATION = ("random", "snip", "grasp", "synflow")
 Scored = Literal["final", "reset", "init"]
 
 
@@ -34,7 +35,7 @@ def scored(prune: Prune) -> Scored:
     """Which weights of the dense run the criterion looks at."""
     if prune.scores != "auto":
         return prune.scores
-    return "final" if prune.criterion == "magnitude" else "init"
+    return "init" if prune.criterion in AT_INITIALISATION else "final"
 
 
 def mask_of(prune: Prune, sparsity: float, reset_epoch: float) -> MaskOf:
@@ -55,7 +56,8 @@ def mask_of(prune: Prune, sparsity: float, reset_epoch: float) -> MaskOf:
     point = reset_epoch if scored(prune) == "reset" else None
     if point is not None:
         decides["reset"] = as_written(point)
-    name = f"{prune.criterion}-{as_written(sparsity)}-{short_hash(decides)}"
+    criterion = prune.criterion.rpartition(":")[2]  # the function, of a person's own
+    name = f"{criterion}-{as_written(sparsity)}-{short_hash(decides)}"
     return MaskOf(name, sparsity, point)
 
 

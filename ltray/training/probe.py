@@ -118,7 +118,7 @@ class _Probing:
     ) -> None:
         if network is not None:
             copy = folder / "network.py"
-            copy.write_bytes(network.text)
+            copy.write_bytes(network.content)
             model = experiment.model.model_copy(update={"arch": f"{copy}:{network.function}"})
             experiment = experiment.model_copy(update={"model": model})
         self.experiment = experiment

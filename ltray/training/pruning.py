@@ -13,8 +13,10 @@ from ltray.files import is_there
 from ltray.lottery import criteria
 from ltray.lottery.mask_names import MaskOf, masks_of, scored
 from ltray.lottery.masks import Mask, dead_layers, make_mask, save_mask
+from ltray.lottery.own_criteria import own_scores
 from ltray.lottery.snapshot import load_weights
 from ltray.lottery.trajectory import prunable_tensors, read_trajectory
+from ltray.randomness import seed_for
 from ltray.run import Run
 from ltray.tensors import Tensors
 from ltray.training.place import this_place
@@ -82,7 +84,10 @@ class _Pruning:
                 return criteria.snip(self._network(reset_epoch), self.names, self._scored_images())
             case "grasp":
                 return criteria.grasp(self._network(reset_epoch), self.names, self._scored_images())
-        raise AssertionError(self.prune.criterion)
+        assert self.run.criterion is not None, "a criterion without a name is a person's own"
+        seed = seed_for(self.seed, "own criterion")
+        network = self._network(reset_epoch)
+        return own_scores(self.run.criterion, network, self.names, self._scored_images(), seed)
 
     def _weights(self, reset_epoch: float | None) -> Tensors:
         if scored(self.prune) == "init":

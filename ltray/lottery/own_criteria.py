@@ -1,0 +1,59 @@
+"""A person's own criterion: one function of one file, which gives scores."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from ltray.errors import LtrayError
+from ltray.lottery.criteria import Batch
+from ltray.models.seeding import random_numbers_of
+from ltray.own_code import OwnCode, its_error, load
+from ltray.tensors import Tensors
+
+
+def own_scores(
+    code: OwnCode, network: nn.Module, names: Sequence[str], batches: Sequence[Batch], seed: int
+) -> Tensors:
+    """What a person's function gives for the weights that can be pruned.
+
+    Args:
+        code: what is run is what was read, wherever its file is now.
+        network: on the CPU in training mode, with the weights that are scored; may be changed.
+        names: of the tensors that are scored.
+        batches: the first of training.
+        seed: of torch's random numbers while it runs.
+
+    Raises:
+        LtrayError: it fails, or gives anything but a finite score for every weight.
+    """
+    with random_numbers_of(0):  # what the file draws while it is run is the same everywhere
+        function = load(code)
+    try:
+        with random_numbers_of(seed):
+            found = function(network=network, names=tuple(names), batches=tuple(batches))
+    except Exception as error:
+        raise its_error(code.path, error, f"{code.function} failed") from error
+    if not isinstance(found, dict):
+        raise _wrong(code, f"gives a {type(found).__name__}, not a dict")
+    return {name: _checked(code, name, found.get(name), network) for name in names}
+
+
+def _checked(code: OwnCode, name: str, scores: object, network: nn.Module) -> torch.Tensor:
+    if not isinstance(scores, torch.Tensor):
+        raise _wrong(code, f"gives no scores for '{name}'")
+    expected = tuple(network.get_parameter(name).shape)
+    if tuple(scores.shape) != expected:
+        raise _wrong(code, f"gives scores of {tuple(scores.shape)} for '{name}', not {expected}")
+    on_cpu = scores.detach().cpu().double()
+    if not bool(torch.isfinite(on_cpu).all()):
+        raise _wrong(code, f"gives scores for '{name}' that are not finite")
+    return on_cpu
+
+
+def _wrong(code: OwnCode, problem: str) -> LtrayError:
+    mend = (
+        f"have {code.function} return a dict of each of names to a tensor of the shape of"
+        " network.get_parameter(name); larger is kept"
+    )
+    return LtrayError(code.key, f"{code.function} of {code.path} {problem}", mend)

@@ -1,0 +1,173 @@
+"""A person's own criterion, from an experiment file to the masks, without Ray."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from conftest import prepare_without_ray, small_document
+from own_network import NETS
+
+from ltray.errors import InvalidExperiment, LtrayError
+from ltray.experiment_file import read_experiment
+from ltray.files import read_json
+from ltray.locate import locate, locate_experiment, write_experiment
+from ltray.lottery.mask_names import masks_of
+from ltray.lottery.masks import load_mask
+from ltray.lottery.snapshot import load_weights
+from ltray.lottery.tickets import grid, ready
+from ltray.lottery.trajectory import read_trajectory
+from ltray.run import Run
+from ltray.training.dense import train_dense
+from ltray.training.place import this_place
+from ltray.training.pruning import make_masks
+from ltray.training.retrain import train_pack
+
+SMALLEST = """
+def smallest(network, names, batches):
+    return {name: -network.get_parameter(name).abs() for name in names}
+"""
+GRADIENTS = """
+import torch
+from torch.nn import functional
+
+
+def by_gradient(network, names, batches):
+    for images, labels in batches:
+        functional.cross_entropy(network(images), labels).backward()
+    noise = torch.rand(1) * 1e-9
+    return {name: network.get_parameter(name).grad.abs() + noise for name in names}
+"""
+
+
+def written(folder: Path, text: str = SMALLEST, **changes: Any) -> Path:
+    """An experiment with a criterion beside it."""
+    folder.mkdir(exist_ok=True)
+    (folder / "mine.py").write_text(text)
+    path = folder / "experiment.yaml"
+    changes = {"prune__criterion": "mine.py:smallest", **changes}
+    path.write_text(yaml.safe_dump(small_document(changes)))
+    return path
+
+
+def located(path: Path, root: Path) -> Run:
+    run = locate_experiment(read_experiment(path), root)
+    if not run.data.manifest.is_file():
+        prepare_without_ray(run)
+    write_experiment(run)
+    return run
+
+
+def pruned(run: Run) -> Run:
+    train_dense(run, 0, this_place(), lambda _row: None)
+    make_masks(run, 0)
+    return run
+
+
+def test_what_a_function_scores_highest_is_kept(tmp_path: Path) -> None:
+    run = pruned(located(written(tmp_path / "mine"), tmp_path / "root"))
+    folder = run.folder.replicate(0)
+    trajectory = read_trajectory(folder)
+    assert trajectory is not None
+    weights = load_weights(folder.step(trajectory.total_steps))  # the dense run's last
+    masks = masks_of(run.experiment)
+    assert [mask.name.rpartition("-")[0] for mask in masks] == ["smallest-0.5", "smallest-0.9"]
+    for one in masks:
+        for name, kept in load_mask(folder.mask(one.name)).items():
+            size = weights[name].abs()
+            assert float(size[kept].max()) <= float(size[~kept].min())
+
+
+def test_a_sweep_with_ones_own_network_and_criterion(tmp_path: Path) -> None:
+    keys = {"model": {"arch": "nets.py:small"}, "prune": {"sparsities": [0.5, 0.9]}}
+    path = written(tmp_path / "mine", GRADIENTS, **keys, prune__criterion="mine.py:by_gradient")
+    (tmp_path / "mine/nets.py").write_text(NETS)
+    run = pruned(located(path, tmp_path / "root"))
+    for pack in ready(run.experiment, ()):
+        train_pack(run, pack, this_place(), lambda _rows, _records: None)
+    for ticket in grid(run.experiment):
+        row = read_json(run.folder.replicate(0).ticket(ticket.name).done)["row"]
+        assert row["status"] == "done"
+        assert row["criterion"].endswith(".py:by_gradient")
+        assert row["kept_weights"] == {0.5: 1298, 0.9: 260}[ticket.sparsity]  # of 2,596
+    other = pruned(located(path, tmp_path / "other"))
+    for one in masks_of(run.experiment):
+        files = [each.folder.replicate(0).mask(one.name).read_bytes() for each in (run, other)]
+        assert files[0] == files[1]
+
+
+def test_another_content_is_another_mask_of_the_same_run(tmp_path: Path) -> None:
+    one = located(written(tmp_path / "mine"), tmp_path / "root")
+    text = SMALLEST.replace(".abs()", ".square()")
+    other = located(written(tmp_path / "mine", text), tmp_path / "root")
+    moved = located(written(tmp_path / "moved"), tmp_path / "root")
+    assert one.folder == other.folder == moved.folder
+    names = [{mask.name for mask in masks_of(run.experiment)} for run in (one, other, moved)]
+    assert names[0] == names[2]
+    assert not names[0] & names[1]
+
+
+def test_a_runs_folder_names_the_file_and_does_not_hold_it(tmp_path: Path) -> None:
+    path = written(tmp_path / "mine")
+    run = located(path, tmp_path / "root")
+    again = locate(run.folder.path)
+    assert (again.experiment, again.criterion) == (run.experiment, run.criterion)
+    before = run.folder.experiment.read_bytes()
+    assert not list(run.folder.path.rglob("*.py"))
+    (tmp_path / "mine/mine.py").write_text(SMALLEST.replace(".abs()", ".square()"))
+    with pytest.raises(LtrayError, match="not the file that the run was made with"):
+        locate(run.folder.path)
+    (tmp_path / "mine/mine.py").unlink()
+    gone = locate(run.folder.path)
+    assert gone.experiment == run.experiment
+    write_experiment(gone)
+    assert run.folder.experiment.read_bytes() == before
+    with pytest.raises(LtrayError, match="no such file any more"):
+        pruned(gone)
+
+
+FAULTS = {
+    "no dict": ("return 3", "gives a int, not a dict"),
+    "a name is missing": ("return {names[0]: network.get_parameter(names[0])}", "no scores for"),
+    "another shape": ("return {name: batches[0][0] for name in names}", "gives scores of"),
+    "not finite": (
+        "return {name: network.get_parameter(name) / 0 for name in names}",
+        "not finite",
+    ),
+    "an error": ("return {}['x']", "line 3: smallest failed: KeyError: 'x'"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_function_that_gives_no_scores_is_told_so(fault: str, tmp_path: Path) -> None:
+    line, said = FAULTS[fault]
+    text = f"\ndef smallest(network, names, batches):\n    {line}\n"
+    run = located(written(tmp_path / "mine", text), tmp_path / "root")
+    with pytest.raises(LtrayError) as caught:
+        pruned(run)
+    assert said in str(caught.value)
+    assert "mine.py" in str(caught.value)
+    assert not list(run.folder.path.rglob("masks/*"))
+
+
+def test_a_file_that_cannot_be_called_is_refused_with_all_that_is_wrong(tmp_path: Path) -> None:
+    path = written(tmp_path / "mine", "def smallest(weights): ...", model={"arch": "lenett"})
+    with pytest.raises(InvalidExperiment) as caught:
+        locate_experiment(read_experiment(path), tmp_path / "root")
+    said = str(caught.value)
+    assert "prune.criterion" in said
+    assert "takes no network and no names and no batches" in said
+    assert "no network is called 'lenett'" in said
+
+
+def test_scores_are_the_same_whatever_was_drawn_before(tmp_path: Path) -> None:
+    path = written(tmp_path / "mine", GRADIENTS, prune__criterion="mine.py:by_gradient")
+    masks = []
+    for number in (1, 2):
+        torch.manual_seed(number)
+        run = pruned(located(path, tmp_path / f"root-{number}"))
+        masks += [
+            run.folder.replicate(0).mask(one.name).read_bytes() for one in masks_of(run.experiment)
+        ]
+    assert masks[:2] == masks[2:]
