@@ -137,6 +137,10 @@ def _below_floor(prune: Prune, sparsity: float) -> bool:
 
 
 def _reset(experiment: Experiment) -> Iterator[Problem]:
+    method, schedule = experiment.reset.method, experiment.reset.schedule
+    if method != "weights" and schedule == "restart":
+        found = f"restart, but {method} goes on from the reset point to the recipe's end"
+        yield ("reset.schedule", found, "write continue, or reset.method: weights")
     yield from _twice("reset.epochs", map(as_written, experiment.reset.epochs))
     epochs = experiment.train.epochs
     late = [as_written(point) for point in experiment.reset.epochs if point >= epochs]
@@ -173,9 +177,7 @@ def _not_yet_available(experiment: Experiment) -> Iterator[Problem]:
     later: list[tuple[str, object, bool, str]] = [
         ("prune.style", prune.style, prune.style != "one_shot", "write one_shot"),
         ("prune.search", prune.search, prune.search != "grid", "write grid"),
-        ("reset.method", reset.method, reset.method != "weights", "write weights"),
         ("reset.retrainings", reset.retrainings, reset.retrainings > 1, "write 1"),
-        ("controls", list(experiment.controls), bool(experiment.controls), "write []"),
     ]
     for key, value, is_later, mend in later:
         if is_later:

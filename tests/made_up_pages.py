@@ -33,10 +33,12 @@ DEEP = {f"features.{number}.conv.weight": 900 * (number + 1) for number in range
 
 def write_pages(root: Path) -> dict[str, Path]:
     """A page of each kind, and one of two runs; name -> its path."""
-    one, several = experiment_of(), experiment_of(replicates=3)
+    controls = ("shuffled_mask", "random_init")
+    one, several = experiment_of(), experiment_of(replicates=3, controls=controls)
+    controlled = experiment_of(controls=controls)
     runs = {
         "finished": _made(root, "finished", one),
-        "half-finished": _made(root, "half-finished", one, _half, masks=3),
+        "half-finished": _made(root, "half-finished", controlled, _half, masks=3),
         "in-trouble": _made(root, "in-trouble", one, _in_trouble),
         "replicates": _made(root, "replicates", several, layers=DEEP),
         "nothing": _made(root, "nothing", one, lambda _ticket: None, masks=0),

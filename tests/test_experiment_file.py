@@ -76,6 +76,14 @@ BAD = {
         with_line("lr: 0.1", "lr: 0.1}\nsweep: {dense_gpus: 61"),
         "more than the 60 images of a batch",
     ),
+    "rewound rate that starts anew": (
+        with_line("1.5]", "1.5], method: learning_rate, schedule: restart"),
+        "learning_rate goes on from the reset point",
+    ),
+    "scores of random numbers": (
+        with_line("prune: {", "prune: {criterion: random, scores: final, "),
+        "random scores no weights",
+    ),
     "negative seed": (GOOD + "seed: -1\n", "seed: found -1"),
     "name that is no file name": (with_line("good", "../good"), "letters, digits"),
 }
@@ -83,9 +91,7 @@ BAD = {
 LATER = {
     "iterative": "prune: {style: iterative, sparsities: [0.5]}",
     "search": "prune: {search: matching, sparsities: [0.5]}",
-    "method": "reset: {epochs: [0], method: fine_tune}",
     "retrainings": "reset: {epochs: [0], retrainings: 2}",
-    "controls": "controls: [shuffled_mask]",
 }
 
 

@@ -19,6 +19,7 @@ from ltray.lottery.masks import (
     make_mask,
     over_all_layers,
     save_mask,
+    shuffled,
     top_k,
 )
 
@@ -130,6 +131,22 @@ def test_floor_keeps_the_largest_of_a_layer_that_the_ranking_would_empty() -> No
     mask = over_all_layers(scores, Decimal("0.5"), Decimal("0.5"))
     assert mask["thin"].tolist() == [False, True, True, False]
     assert kept_weights(mask) == 52
+
+
+def test_a_shuffled_mask_keeps_as_many_of_each_tensor_elsewhere_and_stays_nested() -> None:
+    scores = magnitude({"a": torch.randn(40, 30), "b": torch.randn(500)})
+    prune = Prune(sparsities=(0.5,))
+    masks = [make_mask(scores, prune, Decimal(share), "") for share in ("0.5", "0.1")]
+    denser, sparser = (shuffled(mask, seed=3) for mask in masks)
+    for name, part in masks[0].items():
+        assert denser[name].shape == part.shape
+        assert int(denser[name].sum()) == int(part.sum())
+        # Half of one are kept in the other by chance; five deviations.
+        same = int((denser[name] & part).sum())
+        assert abs(same - int(part.sum()) ** 2 / part.numel()) < 5 * (part.numel() / 16) ** 0.5
+        assert not bool((sparser[name] & ~denser[name]).any())
+    assert not torch.equal(shuffled(masks[0], seed=4)["b"], denser["b"])
+    assert torch.equal(shuffled(masks[0], seed=3)["b"], denser["b"])
 
 
 def test_scores_that_are_not_finite_are_refused() -> None:

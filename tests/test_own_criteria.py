@@ -46,7 +46,8 @@ def written(folder: Path, text: str = SMALLEST, **changes: Any) -> Path:
     folder.mkdir(exist_ok=True)
     (folder / "mine.py").write_text(text)
     path = folder / "experiment.yaml"
-    changes = {"prune__criterion": "mine.py:smallest", **changes}
+    if "prune" not in changes:
+        changes = {"prune__criterion": "mine.py:smallest", **changes}
     path.write_text(yaml.safe_dump(small_document(changes)))
     return path
 
@@ -80,8 +81,9 @@ def test_what_a_function_scores_highest_is_kept(tmp_path: Path) -> None:
 
 
 def test_a_sweep_with_ones_own_network_and_criterion(tmp_path: Path) -> None:
-    keys = {"model": {"arch": "nets.py:small"}, "prune": {"sparsities": [0.5, 0.9]}}
-    path = written(tmp_path / "mine", GRADIENTS, **keys, prune__criterion="mine.py:by_gradient")
+    prune = {"criterion": "mine.py:by_gradient", "sparsities": [0.5, 0.9]}
+    keys = {"model": {"arch": "nets.py:small"}, "prune": prune}
+    path = written(tmp_path / "mine", GRADIENTS, **keys)
     (tmp_path / "mine/nets.py").write_text(NETS)
     run = pruned(located(path, tmp_path / "root"))
     for pack in ready(run.experiment, ()):

@@ -243,6 +243,32 @@ def test_intervals_that_cannot_be_told_are_said_to_be(tmp_path: Path) -> None:
     assert "Of 2 cells compared" in text
 
 
+def test_controls_stand_beside_their_tickets_and_are_counted(tmp_path: Path) -> None:
+    kinds = ("shuffled_mask", "random_init")
+    experiment = experiment_of(
+        sparsities=(0.5, 0.99), reset_epochs=(0, 2), replicates=3, controls=kinds
+    )
+    top1 = {
+        "none": (190, 191, 189),
+        "shuffled_mask": (180, 182, 178),
+        "random_init": (170, 173, 171),
+    }
+
+    def row_of(ticket: Ticket) -> Row:
+        right = top1[ticket.control][ticket.replicate]
+        return ticket_row(ticket, val_top1=right / VAL_IMAGES)
+
+    text = page_of(write_run(tmp_path, experiment, row_of), experiment).text
+    assert "30 of 30" in text  # 12 tickets, 12 shuffled masks, 6 fresh ones
+    assert "Tickets against their controls" in text
+    # 10, 9 and 11 images of 194 more than with a shuffled mask: mean 5.2 points.
+    assert "+5.2" in text
+    assert "winning, beats random_init" in text
+    assert (
+        "The control" not in text.partition("What was not done")[2].partition("To do it again")[0]
+    )
+
+
 def test_tickets_of_other_grids_are_only_counted(tmp_path: Path) -> None:
     run = write_run(tmp_path, experiment_of())
     text = page_of(run, SMALL).text

@@ -58,6 +58,7 @@ def experiment_of(**changes: Any) -> Experiment:
         "train": {"epochs": 20, "batch_size": 60, "lr": 0.1, "data_seed": 0},
         "prune": {"sparsities": list(changes.pop("sparsities", LEVELS))},
         "reset": {"epochs": list(changes.pop("reset_epochs", (0, 1, 2, 4, 8)))},
+        "controls": list(changes.pop("controls", ())),
         "report": {"margin": changes.pop("margin", 0.02)},
     }
     assert not changes, changes
@@ -65,9 +66,15 @@ def experiment_of(**changes: Any) -> Experiment:
 
 
 def synthetic_top1(ticket: Ticket, images: int, split: str) -> float:
-    """Falls with sparsity, less so for late reset points; k / images, as a real one is."""
+    """Falls with sparsity, less so for late reset points, more so for controls.
+
+    k / images, as a real one is.
+    """
     noise = random.Random(f"{ticket.replicate} {ticket.name} {split}").gauss(0, 0.004)
     fall = 0.003 * ticket.sparsity + 0.12 * ticket.sparsity**60 / (1 + ticket.reset_epoch / 3)
+    fall += {"none": 0.0, "random_init": 0.05, "shuffled_mask": 0.03}[ticket.control] * (
+        ticket.sparsity**8
+    )
     return round(images * min(1.0, 0.978 - fall + noise)) / images
 
 

@@ -1,3 +1,4 @@
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -96,3 +97,36 @@ def test_tickets_of_a_pack_that_died_are_run_alone() -> None:
     packs = ready(of, set(), alone={key(ticket) for ticket in died.tickets})
     assert sorted(len(pack.tickets) for pack in packs) == [1, 1, 1, 3]
     assert len({pack.name for pack in packs}) == 4
+
+
+CONTROLS = ["shuffled_mask", "random_init"]
+
+
+def test_controls_stand_beside_every_cell_and_fresh_weights_once_a_mask() -> None:
+    tickets = grid(experiment(controls=CONTROLS, replicates=2))
+    kinds = Counter(ticket.control for ticket in tickets)
+    assert kinds == {"none": 12, "shuffled_mask": 12, "random_init": 4}
+    assert len({key(ticket) for ticket in tickets}) == 28
+    fresh = [ticket for ticket in tickets if ticket.control == "random_init"]
+    assert {(one.reset_epoch, one.reset_schedule) for one in fresh} == {(0.0, "restart")}
+    own = experiment(prune__scores="reset", controls=["random_init"])  # a mask for every cell
+    assert Counter(ticket.control for ticket in grid(own)) == {"none": 6, "random_init": 6}
+
+
+def test_controls_change_no_name_and_no_pack_of_the_tickets_that_they_stand_beside() -> None:
+    alone, controlled = experiment(), experiment(controls=CONTROLS)
+    assert names(alone) < names(controlled)
+    packs = ready(controlled, set())
+    assert packs[: len(ready(alone, set()))] == ready(alone, set())
+    assert all(len({ticket.control for ticket in pack.tickets}) == 1 for pack in packs)
+    assert sum(len(pack.tickets) for pack in packs) == len(grid(controlled)) == 14
+
+
+def test_rewinding_the_rate_is_another_ticket_and_its_fresh_control_is_not() -> None:
+    of = {
+        method: names(experiment(reset__method=method, controls=["random_init"]))
+        for method in ("weights", "learning_rate", "fine_tune")
+    }
+    fresh = {name for name in of["weights"] if name.endswith("-random_init")}
+    assert len(fresh) == 2
+    assert of["weights"] & of["learning_rate"] == of["weights"] & of["fine_tune"] == fresh

@@ -10,7 +10,7 @@ from ltray.analysis import accounts, figures
 from ltray.analysis.columns import Row
 from ltray.analysis.correct import COLUMNS, PerImage, Right, paired, read_per_image
 from ltray.analysis.figures import ComparedLine
-from ltray.analysis.grid import Cell, Place, cells, counts_of, single_seeds
+from ltray.analysis.grid import Cell, Place, asked_for, cells, counts_of, single_seeds
 from ltray.analysis.heat_map import legend, tone
 from ltray.analysis.intervals import Interval, two_means
 from ltray.analysis.paired import mcnemar, paired_interval
@@ -51,7 +51,7 @@ class Side:
 
     @property
     def counts(self) -> dict[str, int]:
-        return counts_of(self.cells)
+        return counts_of(self.rows, self.run.experiment)
 
     @property
     def best(self) -> Answer | None:
@@ -251,7 +251,7 @@ def _costs(side: Side) -> dict[str, str]:
     """What a run took and ran on, by the name of each figure."""
     folder = side.run.folder
     launches = read_json(folder.launches)["launches"] if is_there(folder.launches) else []
-    done = [row for cell in side.cells for row in cell.done]
+    done = [row for row in asked_for(side.rows, side.run.experiment) if row["status"] == "done"]
     said = {"Training": " ".join(accounts.work(side.dense, done))}
     if launches:
         wall = accounts.wall_seconds(launches[-1])

@@ -5,7 +5,7 @@ legible on light and dark paper. Text stays text, and nothing outside the figure
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from html import escape
@@ -68,14 +68,20 @@ class Curve:
 
 
 def accuracy_against_density(
-    cells: Sequence[Cell], dense_top1: float, split: Literal["val", "test"], margin: float | None
+    cells: Sequence[Cell],
+    controls: Mapping[str, Sequence[Cell]],
+    dense_top1: float,
+    split: Literal["val", "test"],
+    margin: float | None,
 ) -> str:
     """Top-1 over the share of weights kept, one line per reset point, the dense run as a line.
 
-    The band of a line reaches from the lowest to the highest replicate.
+    The band of a line reaches from the lowest to the highest replicate. Controls are broken lines:
+    of shuffled masks in the colour of their reset point, on fresh initial weights in ink.
 
     Args:
         cells: of the current grid; those with a diverged or no finished ticket are left out.
+        controls: kind -> its cells, at the same places.
         dense_top1: mean over replicates, a fraction.
         split: whose accuracy.
         margin: where given, a second line lies this much below the dense run's.
@@ -87,6 +93,8 @@ def accuracy_against_density(
         for number, point in enumerate(points):
             line = [cell for cell in cells if cell.reset_epoch == point and cell.comparable]
             _draw_line(axes, line, f"{split}_top1", number)
+        for kind, of_control in controls.items():
+            _draw_controls(axes, kind, of_control, f"{split}_top1")
         density_axis(axes, [cell.mean("density_kept") for cell in cells if cell.comparable])
         percent_axis(axes)
         _dense_level(axes, dense_top1)
@@ -96,6 +104,7 @@ def accuracy_against_density(
         alt = (
             f"{name.capitalize()} top-1 accuracy against the share of weights kept, for "
             f"{len(points)} reset points; the dense run has {_percent(dense_top1)}."
+            f"{_beside(controls)}"
         )
         return svg_of(figure, f"accuracy-{split}", alt)
 
@@ -187,6 +196,27 @@ def _draw_line(axes: "Axes", cells: Sequence[Cell], column: str, number: int) ->
         lows = [min(row[column] for row in cell.done) for cell in cells]
         highs = [max(row[column] for row in cell.done) for cell in cells]
         axes.fill_between(kept, lows, highs, color=LINES[number % len(LINES)], alpha=0.15, lw=0)
+
+
+def _draw_controls(axes: "Axes", kind: str, cells: Sequence[Cell], column: str) -> None:
+    points = sorted({cell.reset_epoch for cell in cells})
+    looks: dict[float, dict[str, Any]]
+    if kind == "random_init":  # one stands beside all reset points
+        looks = {points[0]: {"color": INK, "linestyle": (0, (1, 1.5)), "linewidth": 1.5}}
+    else:
+        looks = {
+            point: {"color": LINES[number % len(LINES)], "linestyle": (0, (4, 2)), "linewidth": 1}
+            for number, point in enumerate(points)
+        }
+    for point, drawn in looks.items():
+        line = [cell for cell in cells if cell.reset_epoch == point and cell.comparable]
+        kept = [cell.mean("density_kept") for cell in line]
+        axes.plot(kept, [cell.mean(column) for cell in line], **drawn)
+
+
+def _beside(controls: Mapping[str, Sequence[Cell]]) -> str:
+    names = " and ".join(controls)
+    return f" Broken lines are the controls {names}." if names else ""
 
 
 def _dense_level(axes: "Axes", top1: float) -> None:

@@ -1,13 +1,15 @@
 """The current grid as cells: one sparsity at one reset point, over all replicates."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
 from ltray.analysis.columns import Row
 from ltray.analysis.results import Rows, within_margin
+from ltray.analysis.wording import quantity
 from ltray.experiment import Experiment
-from ltray.lottery.tickets import grid, key
+from ltray.lottery.tickets import cells_of, control_of, grid, key
 
 Place = tuple[float, float]
 """(sparsity, reset_epoch)"""
@@ -69,29 +71,49 @@ class Cell:
         return fmean(row[column] for row in self.done)
 
 
-def cells(rows: Rows, experiment: Experiment) -> list[Cell]:
+def cells(rows: Rows, experiment: Experiment, control: str = "none") -> list[Cell]:
     """Every cell of the current grid, in order of sparsity, then of reset point.
 
     Args:
         rows: of the run; tickets that the current grid does not ask for are left aside.
         experiment: resolved.
+        control: put the controls of this kind into the places of the tickets; one that stands
+            beside several reset points is in all of their places.
     """
     places: dict[Place, list[Row | None]] = {}
-    for ticket in grid(experiment):
+    for ticket in cells_of(experiment):
         place = places.setdefault((ticket.sparsity, ticket.reset_epoch), [])
-        place.append(rows.tickets.get(key(ticket)))
+        place.append(rows.tickets.get(key(control_of(ticket, control))))
     return [_cell(*place, found) for place, found in places.items()]
 
 
-def counts_of(cells: Sequence[Cell]) -> dict[str, int]:
+def asked_for(rows: Rows, experiment: Experiment) -> list[Row]:
+    """The rows of the current grid, controls too, in order of sparsity, then of reset point."""
+    found = (rows.tickets.get(key(ticket)) for ticket in grid(experiment))
+    return sorted(
+        (row for row in found if row is not None),
+        key=lambda row: (row["sparsity"], row["reset_epoch"], row["control"], row["replicate"]),
+    )
+
+
+def counts_of(rows: Rows, experiment: Experiment) -> dict[str, int]:
     """How many tickets are `done`, `diverged`, `failed` and `missing`, and there are in `all`."""
-    return {
-        "done": sum(len(cell.done) for cell in cells),
-        "diverged": sum(len(cell.diverged) for cell in cells),
-        "failed": sum(len(cell.failed) for cell in cells),
-        "missing": sum(cell.missing for cell in cells),
-        "all": sum(cell.replicates for cell in cells),
-    }
+    counts = Counter(row["status"] for row in asked_for(rows, experiment))
+    every = len(grid(experiment))
+    named = {status: counts[status] for status in ("done", "diverged", "failed")}
+    return {**named, "missing": every - counts.total(), "all": every}
+
+
+def in_words(experiment: Experiment) -> str:
+    """As in `20 masks x 5 reset points x 3 replicates + 60 controls = 360 tickets`."""
+    masks, points = len(experiment.prune.sparsities), len(experiment.reset.epochs)
+    said = f"{quantity(masks, 'mask')} x {quantity(points, 'reset point')}"
+    if experiment.replicates > 1:
+        said += f" x {experiment.replicates} replicates"
+    tickets, without = len(grid(experiment)), len(cells_of(experiment))
+    if tickets > without:
+        said += f" + {quantity(tickets - without, 'control')}"
+    return f"{said} = {quantity(tickets, 'ticket')}"
 
 
 def single_seeds(cells: Sequence[Cell]) -> list[Row]:

@@ -1,29 +1,34 @@
 """report.html: what a run found, on one page that needs nothing but itself."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 from ltray.analysis import accounts, figures, layers, wording
 from ltray.analysis.columns import Row
+from ltray.analysis.controls import (
+    WHAT,
+    Beside,
+    Verdict,
+    beside,
+    beyond_control,
+    single_pairs,
+    verdict,
+)
 from ltray.analysis.correct import COLUMNS, PerImage, read_per_image
 from ltray.analysis.figures import Curve
-from ltray.analysis.grid import Cell, cells, counts_of, outside, single_seeds
-from ltray.analysis.heat_map import heat_map, legend
+from ltray.analysis.grid import Cell, Place, asked_for, cells, counts_of, outside, single_seeds
+from ltray.analysis.heat_map import heat_map, legend, tone
 from ltray.analysis.results import DENSE, Rows, collect
 from ltray.analysis.speedup_section import speedup_content
-from ltray.analysis.statistics import answers, best_of, beyond_chance, dense_interval
+from ltray.analysis.statistics import Answer, answers, best_of, beyond_chance, dense_interval
 from ltray.analysis.templates import rendered
 from ltray.experiment import Experiment
 from ltray.files import is_there, read_json, write_whole
 from ltray.layout import RunFolder
 
 _TEMPLATE = "report.html.jinja"
-_CONTROLS = {
-    "shuffled_mask": "each mask shuffled inside its layers",
-    "random_init": "each mask on fresh initial weights",
-}
 
 
 def write_report(run: RunFolder, experiment: Experiment, rows: Rows | None = None) -> Path:
@@ -46,20 +51,23 @@ def render(run: RunFolder, experiment: Experiment, rows: Rows) -> str:
 def _content(run: RunFolder, experiment: Experiment, rows: Rows) -> dict[str, Any]:
     found = cells(rows, experiment)
     dense = [row for number, row in sorted(rows.dense.items()) if number < experiment.replicates]
-    done = [row for cell in found for row in cell.done]
+    tickets = asked_for(rows, experiment)
+    counts = counts_of(rows, experiment)
+    done = [row for row in tickets if row["status"] == "done"]
     return {
         "run": run,
         "experiment": experiment,
         "yaml": run.experiment.read_text() if is_there(run.experiment) else None,
         "margin": experiment.report.margin,
         "reset_points": sorted(experiment.reset.epochs),
+        "sparsities": sorted(experiment.prune.sparsities),
         "prunable": rows.prunable,
         "dense_runs": len(dense),
-        "counts": counts_of(found),
-        "tickets": [row for cell in found for row in _rows(cell)],
-        "lost": [row for cell in found for row in (*cell.diverged, *cell.failed)],
+        "counts": counts,
+        "tickets": tickets,
+        "lost": [row for row in tickets if row["status"] != "done"],
         **_layers(run, experiment, rows, done),
-        "undone": _undone(found, experiment, outside(rows, experiment)),
+        "undone": _undone(counts, experiment, outside(rows, experiment)),
         **_findings(run, experiment, rows, found, dense),
         **_costs(run, rows, dense, done),
     }
@@ -73,13 +81,22 @@ def _findings(
     dense: Sequence[Row],
 ) -> dict[str, Any]:
     margin = experiment.report.margin
-    per_image = read_per_image(run, rows, single_seeds(found))
+    single = [*single_seeds(found), *single_pairs(rows, experiment)]
+    per_image = read_per_image(run, rows, single)
+    controls: dict[str, Mapping[Place, Beside]] = {
+        one: beside(rows, experiment, one, per_image) for one in experiment.controls
+    }
     answered = answers(found, margin, per_image)
     chosen = [answer.cell for answer in answered if answer.cell is not None]
+    best = best_of(answered)
     curves = _curves(rows, found, chosen)
+    if best is not None and best.cell is not None:
+        curves += _control_curves(rows, best.cell.place, controls, first_look=len(curves) - 1)
     return {
         "answers": answered,
-        "best": best_of(answered),
+        "verdicts": _verdicts(answered, controls.get("random_init")),
+        "controls": [_against(kind, found, margin) for kind, found in controls.items()],
+        "best": best,
         "told": sum(answer.validation is not None for answer in answered),
         "surely": sum(answer.surely(margin) for answer in answered),
         "beyond_chance": beyond_chance(found, experiment.replicates, per_image),
@@ -89,9 +106,34 @@ def _findings(
         "heat_map": heat_map(found, margin, [cell.place for cell in chosen]),
         "legend": legend(margin),
         "glyphs": figures.GLYPHS,
-        "accuracy_figures": _accuracy_figures(found, dense, margin),
+        "accuracy_figures": _accuracy_figures(found, controls, dense, margin),
         "curves": curves,
         "curves_figure": figures.learning_curves(curves) if curves else None,
+    }
+
+
+def _verdicts(
+    answered: Sequence[Answer], fresh: Mapping[Place, Beside] | None
+) -> dict[float, Verdict]:
+    """Reset point -> what may be said of its sparsest matching ticket."""
+    return {
+        answer.reset_epoch: verdict(None if fresh is None else fresh[answer.cell.place])
+        for answer in answered
+        if answer.cell is not None
+    }
+
+
+def _against(kind: str, found: Mapping[Place, Beside], margin: float) -> dict[str, Any]:
+    """The grid's cells beside one of their controls."""
+    compared = [one for one in found.values() if one.comparable]
+    return {
+        "kind": kind,
+        "what": WHAT[kind],
+        "found": found,
+        "compared": len(compared),
+        "single": all(len(one.pairs) == 1 for one in compared),
+        "beyond": beyond_control(found),
+        "tones": {place: tone(one.difference, margin) for place, one in found.items() if one.pairs},
     }
 
 
@@ -136,13 +178,21 @@ def _costs(run: RunFolder, rows: Rows, dense: Sequence[Row], done: Sequence[Row]
     }
 
 
-def _accuracy_figures(found: Sequence[Cell], dense: Sequence[Row], margin: float) -> list[str]:
+def _accuracy_figures(
+    found: Sequence[Cell],
+    controls: Mapping[str, Mapping[Place, Beside]],
+    dense: Sequence[Row],
+    margin: float,
+) -> list[str]:
     if not dense or not any(cell.comparable for cell in found):
         return []
     val, test = (fmean(row[name] for row in dense) for name in ("val_top1", "test_top1"))
+    of_controls = {
+        kind: [one.control for one in found.values()] for kind, found in controls.items()
+    }
     return [
-        figures.accuracy_against_density(found, val, "val", margin),
-        figures.accuracy_against_density(found, test, "test", None),
+        figures.accuracy_against_density(found, of_controls, val, "val", margin),
+        figures.accuracy_against_density(found, of_controls, test, "test", None),
     ]
 
 
@@ -171,8 +221,19 @@ def _curves(rows: Rows, found: Sequence[Cell], chosen: Sequence[Cell]) -> list[C
     return curves
 
 
-def _rows(cell: Cell) -> list[Row]:
-    return sorted((*cell.done, *cell.diverged, *cell.failed), key=lambda row: row["replicate"])
+def _control_curves(
+    rows: Rows, place: Place, controls: Mapping[str, Mapping[Place, Beside]], first_look: int
+) -> list[Curve]:
+    """The controls of one cell, of the replicate that the other curves are of."""
+    where = f"{wording.level(place[0])} sparsity, reset to epoch {wording.epoch(place[1])}"
+    return [
+        Curve(
+            f"{kind} of {where}", first_look + number, rows.epochs[row["replicate"], row["ticket"]]
+        )
+        for number, (kind, found) in enumerate(controls.items())
+        for row in found[place].control.done
+        if row["replicate"] == min(rows.dense)
+    ]
 
 
 def _layers(
@@ -187,13 +248,12 @@ def _layers(
     }
 
 
-def _undone(found: Sequence[Cell], experiment: Experiment, others: int) -> list[str]:
-    counts = counts_of(found)
+def _undone(counts: Mapping[str, int], experiment: Experiment, others: int) -> list[str]:
     said = []
     if counts["missing"]:
         tickets = wording.quantity(counts["missing"], "ticket")
         said.append(f"Not retrained yet: {tickets} of {counts['all']:,}.")
-    for control, what in _CONTROLS.items():
+    for control, what in WHAT.items():
         if control not in experiment.controls:
             said.append(f"The control {control} ({what}) did not run.")
     if experiment.replicates == 1:

@@ -19,6 +19,7 @@ from ltray.data.expected import ExpectedImages, expected_images, filled_in
 from ltray.errors import ImagesUnknown, InvalidExperiment, LtrayError
 from ltray.experiment import Experiment
 from ltray.files import is_there
+from ltray.lottery.mask_names import masks_of
 from ltray.lottery.tickets import TicketKey
 from ltray.models.names import check_arch
 from ltray.models.sizes import network_sizes
@@ -154,7 +155,7 @@ def _tried_costs(tried: Tried, experiment: Experiment, images: ExpectedImages) -
     else:
         alone, beside = alone_and_beside(tried.alone, probes, experiment, images)
     prepare = spread([images.stored * one.image_seconds for one in probes])
-    masks = spread([len(experiment.prune.sparsities) * one.mask_seconds for one in probes])
+    masks = spread([len(masks_of(experiment)) * one.mask_seconds for one in probes])
     return Costs(
         alone=alone,
         beside=beside,

@@ -97,9 +97,10 @@ def show(keys: Collection[TicketKey], rows: Rows, margin: float, series: SweepSe
 
 
 def _ended(keys: Collection[TicketKey], rows: Rows, margin: float) -> tuple[list[Row], list[Row]]:
-    """The rows of the tickets that have ended, and of those of them that match."""
+    """The rows of the tickets that have ended, and of those of them that match, no controls."""
     ended = [rows.tickets[one] for one in keys if one in rows.tickets]
-    return ended, [row for row in ended if is_matching(row, margin)]
+    tickets = (row for row in ended if row["control"] == "none")
+    return ended, [row for row in tickets if is_matching(row, margin)]
 
 
 def _steps(ticket: Ticket, trajectory: Trajectory) -> int:

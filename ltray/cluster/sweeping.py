@@ -6,8 +6,8 @@ from functools import partial
 
 from ltray.analysis.accounts import RETRAININGS
 from ltray.analysis.card import write_card
+from ltray.analysis.grid import in_words
 from ltray.analysis.results import Rows, collect, write_tables
-from ltray.analysis.wording import quantity
 from ltray.cluster.ahead import ahead
 from ltray.cluster.broken_gpus import BrokenGpus
 from ltray.cluster.dense_runs import make_all_masks, train_dense_runs, whole_trajectories
@@ -277,12 +277,7 @@ def _failed(rows: Rows, one: tuple[int, str]) -> bool:
 
 
 def _grid_line(run: Run, tickets: int, ended: int) -> str:
-    experiment = run.experiment
-    masks, points = len(experiment.prune.sparsities), len(experiment.reset.epochs)
-    times = f"{quantity(masks, 'mask')} x {quantity(points, 'reset point')}"
-    if experiment.replicates > 1:
-        times += f" x {experiment.replicates} replicates"
-    line = f"{run.folder.path.name}: {times} = {quantity(tickets, 'ticket')}"
+    line = f"{run.folder.path.name}: {in_words(run.experiment)}"
     if ended == tickets:
         return f"{line}, all done"
     return f"{line}, {ended} done, {tickets - ended} to train"

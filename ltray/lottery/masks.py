@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from ltray.errors import LtrayError
 from ltray.experiment import Prune, decimal, exact_count
 from ltray.lottery.layer_counts import layer_counts
+from ltray.randomness import permutation, seed_for
 from ltray.tensors import read_tensors, write_tensors
 
 Scores = Mapping[str, torch.Tensor]
@@ -93,6 +94,17 @@ def top_k(values: NDArray[np.floating], k: int) -> NDArray[np.bool_]:
     return kept
 
 
+def shuffled(mask: Mask, seed: int) -> Mask:
+    """The mask with each tensor's entries in another order, which is the seed's.
+
+    One seed shuffles all masks alike: what was nested stays nested.
+    """
+    return {
+        name: part.flatten()[_order(seed, name, part.numel())].reshape(part.shape)
+        for name, part in mask.items()
+    }
+
+
 def kept_weights(mask: Mask) -> int:
     """How many weights the mask keeps."""
     return sum(int(part.sum()) for part in mask.values())
@@ -120,6 +132,10 @@ def load_mask(path: Path) -> Mask:
     """Read a mask that `save_mask` wrote."""
     packed, header = read_tensors(path)
     return {name: _unpack(packed[name], shape) for name, shape in header["shape"].items()}
+
+
+def _order(seed: int, name: str, count: int) -> torch.Tensor:
+    return torch.from_numpy(permutation(seed_for(seed, "shuffled mask", name), count))
 
 
 def _unpack(packed: torch.Tensor, shape: list[int]) -> torch.Tensor:

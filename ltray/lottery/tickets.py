@@ -1,7 +1,7 @@
 """The grid of tickets, their names, and the packs that are trained together."""
 
 from collections.abc import Collection, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from ltray.experiment import Experiment, as_written, decimal, replicate_seeds, step_of
@@ -17,8 +17,9 @@ class Ticket:
         replicate: which dense run it comes from.
         seed, data_seed: that replicate's.
         sparsity: the level as written.
-        mask: the mask's name.
+        mask: the mask's name; a shuffled one is made of it.
         reset_epoch: the moment of the dense run that its weights come from.
+        control: `none`, or what is taken from the ticket to see whether it mattered.
     """
 
     replicate: int
@@ -38,8 +39,11 @@ class Ticket:
     @property
     def name(self) -> str:
         """Unique within the replicate, and independent of what else is in the grid."""
+        if self.control == "random_init":
+            return f"{self.mask}-random_init"
         point = f"{self.mask}-reset-{as_written(self.reset_epoch)}"
-        return f"{point}-{self.reset_method}-{self.reset_schedule}"
+        control = "" if self.control == "none" else f"-{self.control}"
+        return f"{point}-{self.reset_method}-{self.reset_schedule}{control}"
 
 
 TicketKey = tuple[int, str]
@@ -50,7 +54,7 @@ TicketKey = tuple[int, str]
 class Pack:
     """The tickets that one process trains together from one stream of batches.
 
-    All are of one replicate, so one data order serves them.
+    All are of one replicate and one control: one data order and one recipe serve them.
 
     Attributes:
         tickets: those that are left.
@@ -69,15 +73,50 @@ class Pack:
 
 
 def grid(experiment: Experiment) -> list[Ticket]:
-    """Every ticket of a resolved experiment, M masks x N reset points in each replicate."""
+    """Every ticket of a resolved experiment: M masks x N reset points in each replicate, and
+    their controls.
+    """
     return [
         ticket
         for replicate in range(experiment.replicates)
-        for ticket in _replicate_grid(experiment, replicate)
+        for tickets in _with_controls(experiment, replicate)
+        for ticket in tickets
     ]
 
 
-def _replicate_grid(experiment: Experiment, replicate: int) -> Iterator[Ticket]:
+def control_of(ticket: Ticket, control: str) -> Ticket:
+    """A ticket's control of a kind; `none` is the ticket itself.
+
+    A mask has one control on fresh initial weights, which stands beside all its reset points.
+    """
+    if control != "random_init":
+        return replace(ticket, control=control)
+    return replace(
+        ticket,
+        control=control,
+        reset_epoch=0.0,
+        reset_method="weights",
+        reset_schedule="restart",
+    )
+
+
+def cells_of(experiment: Experiment) -> list[Ticket]:
+    """The grid without its controls."""
+    return [
+        ticket
+        for replicate in range(experiment.replicates)
+        for ticket in _cells(experiment, replicate)
+    ]
+
+
+def _with_controls(experiment: Experiment, replicate: int) -> list[list[Ticket]]:
+    """A replicate's tickets, then those of each control, each once."""
+    cells = list(_cells(experiment, replicate))
+    kinds = ("none", *experiment.controls)
+    return [list(dict.fromkeys(control_of(one, kind) for one in cells)) for kind in kinds]
+
+
+def _cells(experiment: Experiment, replicate: int) -> Iterator[Ticket]:
     prune, reset = experiment.prune, experiment.reset
     seed, data_seed = replicate_seeds(experiment, replicate)
     for sparsity in sorted(prune.sparsities):
@@ -117,13 +156,13 @@ def ready(
         size = len(experiment.reset.epochs)
     packs = []
     for replicate in range(experiment.replicates):
-        tickets = list(_replicate_grid(experiment, replicate))
-        for first in range(0, len(tickets), size):
-            seats = tuple(tickets[first : first + size])
-            left = [ticket for ticket in seats if key(ticket) not in done]
-            together = tuple(ticket for ticket in left if key(ticket) not in alone)
-            packs += [Pack((ticket,), (ticket,)) for ticket in left if key(ticket) in alone]
-            packs += [Pack(together, seats)] if together else []
+        for tickets in _with_controls(experiment, replicate):
+            for first in range(0, len(tickets), size):
+                seats = tuple(tickets[first : first + size])
+                left = [ticket for ticket in seats if key(ticket) not in done]
+                together = tuple(ticket for ticket in left if key(ticket) not in alone)
+                packs += [Pack((ticket,), (ticket,)) for ticket in left if key(ticket) in alone]
+                packs += [Pack(together, seats)] if together else []
     return packs
 
 

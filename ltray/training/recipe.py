@@ -12,10 +12,15 @@ from ltray.experiment import Train, step_of
 
 @dataclass(frozen=True)
 class Recipe:
-    """The recipe of an experiment on a data set of known size."""
+    """The recipe of an experiment on a data set of known size.
+
+    Attributes:
+        at_last_rate: every step has the learning rate of the last.
+    """
 
     train: Train
     steps_per_epoch: int
+    at_last_rate: bool = False
 
     @property
     def total_steps(self) -> int:
@@ -44,6 +49,8 @@ class Recipe:
         2017, without restarts); step divides by ten at each of the drops.
         """
         train = self.train
+        if self.at_last_rate:
+            step = self.total_steps - 1
         warmup = step_of(train.warmup_epochs, self.steps_per_epoch)
         if step < warmup:
             return train.lr * (step + 1) / (warmup + 1)

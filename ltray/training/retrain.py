@@ -10,13 +10,14 @@ import torch
 
 from ltray.experiment import step_of
 from ltray.files import is_there, read_json, remove, write_json
-from ltray.lottery.masks import Mask, dead_layers, kept_weights, load_mask
+from ltray.lottery.masks import Mask, dead_layers, kept_weights, load_mask, shuffled
 from ltray.lottery.snapshot import Snapshot, load_snapshot, load_weights, save_snapshot
 from ltray.lottery.tickets import Pack, Ticket, ticket_columns
 from ltray.lottery.trajectory import EpochRow, Trajectory, read_trajectory
 from ltray.memory import is_out_of_memory
+from ltray.randomness import seed_for
 from ltray.run import Run
-from ltray.tensors import write_tensors
+from ltray.tensors import Tensors, write_tensors
 from ltray.training.backends.trial import Choice, choose
 from ltray.training.fit import Member, fit
 from ltray.training.gpu_use import GpuUse
@@ -86,8 +87,11 @@ class _Retraining:
         trajectory = read_trajectory(self.folder)
         assert trajectory is not None, "a pack is ready only when its trajectory is whole"
         self.trajectory: Trajectory = trajectory
-        self.batches = open_batches(run, place, pack.tickets[0].data_seed)
-        self.recipe = Recipe(run.experiment.train, self.batches.steps_per_epoch)
+        first = pack.tickets[0]
+        self.batches = open_batches(run, place, first.data_seed)
+        self.recipe = Recipe(
+            run.experiment.train, self.batches.steps_per_epoch, first.reset_method == "fine_tune"
+        )
         left = [one for one in pack.tickets if not is_there(self.folder.ticket(one.name).done)]
         self.tickets = {ticket.name: ticket for ticket in left}
         self.masks = {name: self._mask(ticket) for name, ticket in self.tickets.items()}
@@ -181,7 +185,8 @@ class _Retraining:
         return choice
 
     def _mask(self, ticket: Ticket) -> Mask:
-        return load_mask(self.folder.mask(ticket.mask))
+        mask = load_mask(self.folder.mask(ticket.mask))
+        return shuffled(mask, ticket.seed) if ticket.control == "shuffled_mask" else mask
 
     def _network(self, ticket: Ticket, device: torch.device) -> Network:
         model = untrained(self.run, self.batches, ticket.seed, device)
@@ -195,12 +200,20 @@ class _Retraining:
         )
 
     def _start(self, ticket: Ticket) -> Snapshot:
-        """Where the ticket goes on, or the reset point's weights with nothing of its optimizer."""
+        """Where the ticket goes on, or its first weights with nothing of an optimizer."""
         state = self.folder.ticket(ticket.name).state
         if is_there(state):
             return load_snapshot(state)
-        weights = load_weights(self.folder.step(self._reset_step(ticket)))
-        return Snapshot(step=self._first_step(ticket), model=weights)
+        return Snapshot(step=self._first_step(ticket), model=self._first_weights(ticket))
+
+    def _first_weights(self, ticket: Ticket) -> Tensors:
+        """Fresh ones, the dense run's last, or those of its reset point."""
+        if ticket.control == "random_init":
+            seed = seed_for(ticket.seed, "random_init")
+            return dict(untrained(self.run, self.batches, seed, torch.device("cpu")).state_dict())
+        last = ticket.reset_method != "weights"
+        step = self.trajectory.total_steps if last else self._reset_step(ticket)
+        return load_weights(self.folder.step(step))
 
     def _first_step(self, ticket: Ticket) -> int:
         return self._reset_step(ticket) if ticket.reset_schedule == "continue" else 0

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from ltray.analysis.grid import in_words
 from ltray.analysis.planning.bill import Prices
 from ltray.analysis.planning.estimate import Estimate
 from ltray.analysis.planning.planned import Plan
@@ -17,6 +18,7 @@ from ltray.analysis.planning.wording import hours
 from ltray.analysis.planning.work import epochs_of
 from ltray.analysis.wording import quantity
 from ltray.experiment import as_written
+from ltray.lottery.tickets import grid
 
 NARROW = "\N{NARROW NO-BREAK SPACE}"
 
@@ -66,15 +68,11 @@ def _parts(shown: Shown) -> Iterator[Iterator[str]]:
 
 def _head(shown: Shown) -> Iterator[str]:
     plan, experiment = shown.plan, shown.plan.experiment
-    masks, points = len(experiment.prune.sparsities), len(experiment.reset.epochs)
-    counts = f"{quantity(masks, 'mask')} x {quantity(points, 'reset point')}"
-    if experiment.replicates > 1:
-        counts += f" x {experiment.replicates} replicates"
-    whole = masks * points * experiment.replicates
+    whole = len(grid(experiment))
     left = "" if plan.tickets == whole else f", {plan.tickets:,} of them left"
     size = max((len(pack.tickets) for pack in plan.packs), default=0)
     packs = f", in {quantity(len(plan.packs), 'trial')} of up to {size}" if plan.packs else ""
-    yield f"{experiment.name}: {counts} = {quantity(whole, 'ticket')}{left}{packs}"
+    yield f"{experiment.name}: {in_words(experiment)}{left}{packs}"
     yield f"images: {shown.images}"
     yield f"cost of an epoch: {plan.costs.told_by}"
     yield from _epochs(plan)

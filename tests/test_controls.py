@@ -1,0 +1,172 @@
+"""Controls, from the grid to what the report says of them."""
+
+from typing import Any
+
+import pytest
+import torch
+from conftest import MakeRun, train_without_ray
+from safetensors.torch import load_file
+from test_results import experiment_of, ticket_row
+
+from ltray.analysis.controls import Beside, beside, beyond_control, verdict
+from ltray.analysis.correct import PerImage, Right
+from ltray.analysis.results import Rows
+from ltray.experiment import Experiment
+from ltray.files import read_json
+from ltray.lottery.masks import load_mask, shuffled
+from ltray.lottery.tickets import cells_of, control_of, grid, key
+from ltray.training import retrain
+from ltray.training.fit import fit
+
+CONTROLS = ["shuffled_mask", "random_init"]
+
+
+# trained
+
+
+def test_controls_are_trained_with_what_is_taken_from_their_ticket(
+    make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    began_with: dict[str, tuple[int, dict[str, torch.Tensor]]] = {}
+
+    def fit_and_see(pack: Any, *rest: Any, **more: Any) -> None:
+        for network in (one.network for one in pack):
+            state = {name: part.clone() for name, part in network.model.state_dict().items()}
+            began_with[network.name] = network.step, state
+        fit(pack, *rest, **more)
+
+    monkeypatch.setattr(retrain, "fit", fit_and_see)
+    run = make_run(controls=CONTROLS)
+    train_without_ray(run)
+    folder = run.folder.replicate(0)
+    for cell in cells_of(run.experiment):
+        mask = load_mask(folder.mask(cell.mask))
+        moved = shuffled(mask, cell.seed)
+        tickets = {kind: control_of(cell, kind).name for kind in ("none", *CONTROLS)}
+        step, weights = began_with[tickets["none"]]
+        shuffled_step, of_shuffled = began_with[tickets["shuffled_mask"]]
+        fresh_step, fresh = began_with[tickets["random_init"]]
+        assert (shuffled_step, fresh_step) == (step, 0)
+        for name, kept in mask.items():
+            # Where both masks keep a weight it is the same; each keeps its own alone.
+            both = kept & moved[name]
+            assert torch.equal(of_shuffled[name][both], weights[name][both])
+            assert not bool(of_shuffled[name][~moved[name]].any())
+            assert not bool(fresh[name][~kept].any())
+            assert not bool((fresh[name] == weights[name])[kept].any())
+        rows = {kind: read_json(folder.ticket(name).done)["row"] for kind, name in tickets.items()}
+        assert rows["random_init"]["reset_epoch"] == rows["random_init"]["reset_step"] == 0
+        assert rows["random_init"]["reset_schedule"] == "restart"
+        assert rows["random_init"]["steps_trained"] == 60
+        assert {kind: row["control"] for kind, row in rows.items()} == {
+            kind: kind for kind in tickets
+        }
+        kept_weights = [row["kept_weights"] for row in rows.values()]
+        assert len(set(kept_weights)) == 1
+        trained = load_file(folder.ticket(tickets["shuffled_mask"]).weights)
+        assert not any(bool(trained[name][~part].any()) for name, part in moved.items())
+
+
+@pytest.mark.parametrize("method", ["learning_rate", "fine_tune"])
+def test_methods_that_go_on_from_the_final_weights(method: str, make_run: MakeRun) -> None:
+    drops = {"train__schedule": "step", "train__drops": [2], "reset__method": method}
+    run = make_run(**drops, prune__sparsities=[0.5], prune__output_rate=None)
+    train_without_ray(run)
+    folder = run.folder.replicate(0)
+    for ticket in grid(run.experiment):
+        record = read_json(folder.ticket(ticket.name).done)
+        assert record["row"]["steps_trained"] == 60 - round(20 * ticket.reset_epoch)
+        rates = [row["learning_rate"] for row in record["epochs"]]
+        # Three epochs of 0.1, 0.1 and 0.01: of them what lies past the reset point.
+        of_dense = [0.1, 0.1, 0.01][int(ticket.reset_epoch) :]
+        expected = of_dense if method == "learning_rate" else [0.01] * len(of_dense)
+        assert rates == pytest.approx(expected)
+        # From the trained weights: half of them suffice to be as good as the dense run at once.
+        assert record["epochs"][0]["val_top1"] > 0.85
+
+
+# said
+
+
+def rows_of(experiment: Experiment, **top1: list[float]) -> Rows:
+    """Every ticket done; kind of control -> validation accuracy in each replicate."""
+    rows = Rows()
+    for ticket in grid(experiment):
+        row = ticket_row(ticket)
+        row["val_top1"] = top1[ticket.control][ticket.replicate]
+        rows.put(row, [])
+    return rows
+
+
+def one_cell(replicates: int = 3) -> Experiment:
+    return experiment_of(
+        replicates=replicates, sparsities=(0.9,), reset_epochs=(0,), controls=("random_init",)
+    )
+
+
+def fresh(experiment: Experiment, rows: Rows, per_image: PerImage | None = None) -> Beside:
+    found = beside(rows, experiment, "random_init", per_image or PerImage())
+    return found[0.9, 0.0]
+
+
+def test_a_ticket_above_its_control_in_every_replicate_wins() -> None:
+    experiment = one_cell()
+    rows = rows_of(experiment, none=[0.95, 0.96, 0.97], random_init=[0.90, 0.92, 0.91])
+    found = fresh(experiment, rows)
+    # Differences 0.05, 0.04, 0.06: mean 0.05, deviation 0.01, Student's t of 2 degrees 4.3027.
+    assert found.difference == pytest.approx(0.05)
+    assert found.validation is not None
+    assert found.validation.low == pytest.approx(0.05 - 4.30265 * 0.01 / 3**0.5, abs=1e-6)
+    assert found.side == 1
+    assert verdict(found).word == "winning"
+    assert beyond_control({(0.9, 0.0): found}).above == 1
+
+
+def test_a_ticket_that_chance_could_have_put_above_its_control_only_matches() -> None:
+    experiment = one_cell()
+    rows = rows_of(experiment, none=[0.95, 0.96, 0.97], random_init=[0.90, 0.97, 0.95])
+    found = fresh(experiment, rows)
+    assert (found.side, verdict(found).word) == (0, "matching")
+    assert verdict(found).why == "not beyond random_init"
+
+
+def test_a_ticket_below_its_control_is_said_to_be() -> None:
+    experiment = one_cell()
+    rows = rows_of(experiment, none=[0.90, 0.92, 0.91], random_init=[0.95, 0.96, 0.97])
+    assert verdict(fresh(experiment, rows)).why == "below random_init"
+
+
+def test_a_control_that_diverged_or_is_to_come_decides_nothing() -> None:
+    experiment = one_cell()
+    rows = rows_of(experiment, none=[0.95, 0.96, 0.97], random_init=[0.90, 0.92, 0.91])
+    name = control_of(cells_of(experiment)[0], "random_init").name
+    rows.tickets[0, name]["status"] = "diverged"
+    assert verdict(fresh(experiment, rows)).why == "its control has not finished"
+    assert beyond_control({(0.9, 0.0): fresh(experiment, rows)}).compared == 0
+    rows = Rows(tickets={one: row for one, row in rows.tickets.items() if one[1] != name})
+    assert verdict(fresh(experiment, rows)).why == "its control has not finished"
+    assert verdict(None).why == "no control"
+
+
+def test_one_seed_is_compared_over_images_and_wins_only_there() -> None:
+    experiment = one_cell(replicates=1)
+    rows = rows_of(experiment, none=[0.875], random_init=[0.125])
+    ticket, control = (key(one) for one in grid(experiment))
+    per_image = PerImage()
+    for one, bits in ((ticket, 0b11111110), (control, 0b00000001)):
+        right = Right(8, torch.tensor([bits] * 1, dtype=torch.uint8).numpy())
+        per_image.tickets[one] = {"validation": right, "test": right}
+    found = fresh(experiment, rows, per_image)
+    assert found.validation is not None
+    assert found.side == 1
+    assert found.p_value == pytest.approx(2 * (1 + 8) / 2**8)  # 7 gained, 1 lost of 8
+    assert verdict(found).why == "on this one seed"
+
+
+def test_a_fresh_control_stands_beside_all_reset_points_of_its_mask() -> None:
+    experiment = experiment_of(sparsities=(0.9,), reset_epochs=(0, 1), controls=("random_init",))
+    rows = rows_of(experiment, none=[0.95], random_init=[0.90])
+    found = beside(rows, experiment, "random_init", PerImage())
+    assert [one.pairs[0][1]["ticket"] for one in found.values()] == [
+        next(row["ticket"] for row in rows.tickets.values() if row["control"] == "random_init")
+    ] * 2
