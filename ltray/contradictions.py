@@ -120,6 +120,12 @@ def _prune(experiment: Experiment) -> Iterator[Problem]:
         yield ("prune.output_rate", f"{prune.scope} has none", "write scope: layerwise, or 1")
     if prune.criterion == "random" and prune.scores != "auto":
         yield ("prune.scores", f"{prune.scores}, but random scores no weights", "leave it out")
+    if prune.style == "iterative" and prune.criterion != "magnitude":
+        found = f"iterative, but {prune.criterion} does not look at trained tickets"
+        yield ("prune.style", found, "write criterion: magnitude, or style: one_shot")
+    if prune.style == "iterative" and prune.scores not in {"auto", "final"}:
+        found = f"{prune.scores}, but iterative pruning goes by the trained tickets' weights"
+        yield ("prune.scores", found, "leave it out")
     low = [as_written(sparsity) for sparsity in prune.sparsities if _below_floor(prune, sparsity)]
     if low:
         yield (
@@ -175,7 +181,6 @@ def _twice(key: str, values: Iterable[str]) -> Iterator[Problem]:
 def _not_yet_available(experiment: Experiment) -> Iterator[Problem]:
     prune, reset = experiment.prune, experiment.reset
     later: list[tuple[str, object, bool, str]] = [
-        ("prune.style", prune.style, prune.style != "one_shot", "write one_shot"),
         ("prune.search", prune.search, prune.search != "grid", "write grid"),
         ("reset.retrainings", reset.retrainings, reset.retrainings > 1, "write 1"),
     ]

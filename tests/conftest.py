@@ -17,6 +17,7 @@ from ltray.experiment_file import read_experiment
 from ltray.locate import locate_experiment
 from ltray.lottery.tickets import ready
 from ltray.run import Run
+from ltray.training.chain import train_chain
 from ltray.training.dense import train_dense
 from ltray.training.place import this_place
 from ltray.training.pruning import make_masks
@@ -75,9 +76,12 @@ def train_without_ray(run: Run) -> None:
     """What the trials of a sweep's first replicate do, in this process."""
     place = this_place()
     train_dense(run, 0, place, lambda _row: None)
-    make_masks(run, 0)
-    for pack in ready(run.experiment, collect(run.folder).tickets):
-        train_pack(run, pack, place, lambda _rows, _records: None)
+    if run.experiment.prune.style == "one_shot":
+        make_masks(run, 0)
+    while packs := ready(run.experiment, collect(run.folder).tickets):
+        for pack in packs:
+            train_all = train_chain if pack.in_turn else train_pack
+            train_all(run, pack, place, lambda _rows, _records: None)
 
 
 @pytest.fixture

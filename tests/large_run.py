@@ -39,7 +39,7 @@ def write_large_run(root: Path, epochs: int, replicates: int) -> RunFolder:
     for number in range(replicates):
         _write_dense(folder.replicate(number), folder, number, epochs)
         for sparsity in LEVELS:
-            path = folder.replicate(number).mask(mask_of(experiment.prune, sparsity, 0).name)
+            path = folder.replicate(number).mask(mask_of(experiment, sparsity, 0).name)
             kept = {layer: round((1 - sparsity) * count) for layer, count in LAYERS.items()}
             save_mask(path, {name: torch.arange(LAYERS[name]) < n for name, n in kept.items()})
     for ticket in grid(experiment):

@@ -68,7 +68,7 @@ def _made(
         deep = trajectory.model_copy(update={"prunable": layers})
         write_trajectory(run.folder.replicate(number), deep)
         for sparsity in LEVELS[:masks]:
-            path = run.folder.replicate(number).mask(mask_of(experiment.prune, sparsity, 0).name)
+            path = run.folder.replicate(number).mask(mask_of(experiment, sparsity, 0).name)
             save_mask(path, {layer: _kept(layer, sparsity, layers) for layer in layers})
     write_all_correct(run.folder)
     write_json(run.folder.launches, {"launches": [launch(), launch()]})

@@ -27,7 +27,7 @@ def write_mask(
     weights: Mapping[str, int] = LAYERS,
 ) -> Path:
     """A mask that keeps the first so many weights of each layer."""
-    path = run.replicate(replicate).mask(mask_of(experiment.prune, sparsity, 0).name)
+    path = run.replicate(replicate).mask(mask_of(experiment, sparsity, 0).name)
     mask = {name: torch.arange(count) < kept[name] for name, count in weights.items()}
     save_mask(path, mask)
     return path

@@ -64,9 +64,9 @@ def test_what_changes_a_ticket_changes_its_name(change: dict[str, Any]) -> None:
 
 
 def test_levels_are_named_by_their_shortest_decimal() -> None:
-    name = mask_of(experiment(prune__sparsities=[0.60]).prune, 0.60, 0).name
+    name = mask_of(experiment(prune__sparsities=[0.60]), 0.60, 0).name
     assert name.startswith("magnitude-0.6-")
-    assert name == mask_of(experiment(prune__sparsities=[0.6, 0.7]).prune, 0.6, 0).name
+    assert name == mask_of(experiment(prune__sparsities=[0.6, 0.7]), 0.6, 0).name
     assert any("-reset-2.5-" in name for name in names(experiment()))
 
 

@@ -124,7 +124,12 @@ def _run_trials(  # noqa: PLR0913, PLR0917 (what a trial needs, and what it is t
 def make_all_masks(
     run: Run, trajectories: Mapping[int, Trajectory], cpu_work: CpuWork, say: Say
 ) -> None:
-    """Make the missing masks of every replicate, and say which leave a layer with nothing."""
+    """Make the missing masks of every replicate, and say which leave a layer with nothing.
+
+    Chains of iterative pruning make theirs themselves.
+    """
+    if run.experiment.prune.style == "iterative":
+        return
     dead_layers = cpu_work.on_each(partial(_make_masks, run), list(trajectories), "masks")
     for replicate, by_mask in zip(trajectories, dead_layers, strict=True):
         for mask, dead in by_mask.items():

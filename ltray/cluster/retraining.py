@@ -4,7 +4,7 @@ import time
 from collections import Counter
 from collections.abc import Mapping
 from functools import partial
-from itertools import count
+from itertools import count, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,17 @@ from ltray.cluster.progress import Progress
 from ltray.cluster.slots import Slots
 from ltray.experiment import as_written
 from ltray.files import is_there, read_json, remove, write_json
-from ltray.lottery.tickets import Pack, Ticket, TicketKey, grid, key, ready, ticket_columns
+from ltray.lottery.tickets import (
+    Pack,
+    Ticket,
+    TicketKey,
+    cells_of,
+    chains,
+    grid,
+    key,
+    ready,
+    ticket_columns,
+)
 from ltray.lottery.trajectory import Trajectory
 from ltray.patience import check_room, is_storage_error, patiently
 from ltray.run import Run
@@ -87,10 +97,9 @@ class Retraining:
                 left = [ticket for ticket in pack.tickets if key(ticket) not in self.rows.tickets]
                 reason = errors.get(pack.name, "its trial ended without a result")
                 if left and len(pack.tickets) == 1:
-                    fail = partial(self._fail, left[0], pack, reason)
-                    patiently(fail, self.run.folder.path)
-                    self._say(f"failed: {left[0].name}: {reason}")
+                    self._fail(left[0], pack.name, "failed", reason)
                 alone |= {key(ticket) for ticket in left}
+            self._end_chains()
             self.progress.show()
 
     def _round(self, packs: list[Pack], number: int) -> dict[str, str]:
@@ -169,15 +178,31 @@ class Retraining:
                 remove(folder.failed)
                 del self.rows.tickets[key(ticket)]
 
-    def _fail(self, ticket: Ticket, pack: Pack, error: str) -> None:
+    def _end_chains(self) -> None:
+        """Record the levels of iterative pruning that have no trained ticket to be pruned from."""
+        if self.run.experiment.prune.style != "iterative":
+            return
+        for chain in chains(cells_of(self.run.experiment)):
+            for before, ticket in pairwise(chain):
+                row = self.rows.tickets.get(key(before))
+                if key(ticket) not in self.rows.tickets and row and row["status"] != "done":
+                    reason = f"the level before it, {before.name}, {row['status']}"
+                    self._fail(ticket, row["pack"], row["status"], reason)
+
+    def _fail(self, ticket: Ticket, pack: str, status: str, error: str) -> None:
+        """Record a ticket that no trial could bring to an end."""
+        patiently(partial(self._write_failure, ticket, pack, status, error), self.run.folder.path)
+        self._say(f"{status}: {ticket.name}: {error}")
+
+    def _write_failure(self, ticket: Ticket, pack: str, status: str, error: str) -> None:
         folder = self.run.folder.replicate(ticket.replicate).ticket(ticket.name)
         attempts = read_json(folder.attempts)["attempts"] if is_there(folder.attempts) else 0
         row = {
             **dict.fromkeys(TICKET_COLUMNS),
             **ticket_columns(ticket, self.trajectories[ticket.replicate]),
-            "status": "failed",
+            "status": status,
             "error": error,
-            "pack": pack.name,
+            "pack": pack,
             "attempts": attempts,
         }
         write_json(folder.failed, {"row": row, "epochs": []})

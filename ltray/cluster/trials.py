@@ -57,11 +57,13 @@ def dense_trial(config: Row, run: Run, wanted: Demands) -> None:
 
 def pack_trial(config: Row, run: Run, wanted: Demands, packs: dict[str, Pack]) -> None:
     """Tune's trainable for one pack of tickets."""
+    from ltray.training.chain import train_chain
     from ltray.training.retrain import train_pack
 
     def train(reports: Reports, leaves: Leaves) -> None:
         place = replace(place_of(config, wanted), leaves=leaves)
-        train_pack(run, pack, place, reports.add)
+        train_all = train_chain if pack.in_turn else train_pack
+        train_all(run, pack, place, reports.add)
 
     pack = packs[config["pack"]]
     replicate = pack.tickets[0].replicate

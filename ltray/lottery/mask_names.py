@@ -16,7 +16,7 @@ class MaskOf:
 
     Attributes:
         sparsity: the level as written.
-        reset_epoch: the reset point whose weights are scored; None where one mask is of them all.
+        reset_epoch: the reset point that it is for; None where one mask is for them all.
     """
 
     name: str
@@ -28,7 +28,7 @@ class MaskOf:
         level = f"sparsity {as_written(self.sparsity)}"
         if self.reset_epoch is None:
             return level
-        return f"{level} scored at reset point {as_written(self.reset_epoch)}"
+        return f"{level} of reset point {as_written(self.reset_epoch)}"
 
 
 def scored(prune: Prune) -> Scored:
@@ -38,11 +38,12 @@ def scored(prune: Prune) -> Scored:
     return "init" if prune.criterion in AT_INITIALISATION else "final"
 
 
-def mask_of(prune: Prune, sparsity: float, reset_epoch: float) -> MaskOf:
+def mask_of(experiment: Experiment, sparsity: float, reset_epoch: float) -> MaskOf:
     """The mask of one cell of the grid.
 
     Its name is `<criterion>-<sparsity as written>-<8 hex of all that decides the mask>`.
     """
+    prune = experiment.prune
     decides: dict[str, Any] = {
         "criterion": prune.criterion,
         "scores": scored(prune),
@@ -53,9 +54,12 @@ def mask_of(prune: Prune, sparsity: float, reset_epoch: float) -> MaskOf:
         "output_rate": as_written(prune.output_rate),
         "min_layer_density": as_written(prune.min_layer_density),
     }
-    point = reset_epoch if scored(prune) == "reset" else None
-    if point is not None:
-        decides["reset"] = as_written(point)
+    point = None
+    if scored(prune) == "reset" or prune.style == "iterative":
+        point = reset_epoch
+        decides["reset"] = as_written(reset_epoch)
+    if prune.style == "iterative":
+        decides |= _levels_before(experiment, sparsity)
     criterion = prune.criterion.rpartition(":")[2]  # the function, of a person's own
     name = f"{criterion}-{as_written(sparsity)}-{short_hash(decides)}"
     return MaskOf(name, sparsity, point)
@@ -63,10 +67,18 @@ def mask_of(prune: Prune, sparsity: float, reset_epoch: float) -> MaskOf:
 
 def masks_of(experiment: Experiment) -> list[MaskOf]:
     """All masks that each replicate needs, each once, the densest first."""
-    prune = experiment.prune
     asked = (
-        mask_of(prune, sparsity, point)
-        for sparsity in sorted(prune.sparsities)
+        mask_of(experiment, sparsity, point)
+        for sparsity in sorted(experiment.prune.sparsities)
         for point in sorted(experiment.reset.epochs)
     )
     return list(dict.fromkeys(asked))
+
+
+def _levels_before(experiment: Experiment, sparsity: float) -> dict[str, Any]:
+    """What decides the trained ticket that an iterative mask is made from; nothing at the first."""
+    denser = [as_written(one) for one in sorted(experiment.prune.sparsities) if one < sparsity]
+    if not denser:
+        return {"denser": []}
+    reset = experiment.reset
+    return {"denser": denser, "method": reset.method, "schedule": reset.schedule}

@@ -1,6 +1,6 @@
 """The grid of tickets, their names, and the packs that are trained together."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -59,10 +59,13 @@ class Pack:
     Attributes:
         tickets: those that are left.
         seats: those and the ones that had ended before, in the order of the grid.
+        in_turn: a chain of iterative pruning, level by level: trained one after the other, each
+            with a mask from what the one before was trained to.
     """
 
     tickets: tuple[Ticket, ...]
     seats: tuple[Ticket, ...]
+    in_turn: bool = False
 
     @property
     def name(self) -> str:
@@ -130,7 +133,7 @@ def _cells(experiment: Experiment, replicate: int) -> Iterator[Ticket]:
                 scope=prune.scope,
                 style=prune.style,
                 sparsity=sparsity,
-                mask=mask_of(prune, sparsity, reset_epoch).name,
+                mask=mask_of(experiment, sparsity, reset_epoch).name,
                 reset_epoch=reset_epoch,
                 reset_method=reset.method,
                 reset_schedule=reset.schedule,
@@ -149,21 +152,67 @@ def ready(
     """The packs that can start now: a pure function of what is already done.
 
     Packs are cut from the whole grid before the done tickets are taken out, so that a restart
-    asks for the same packs. Tickets in `alone` (their pack died) get a pack each.
+    asks for the same packs. Tickets in `alone` (their pack died) get a pack each. Iterative pruning
+    has a pack for each chain, and then the controls of its tickets, which need their masks.
     """
+    packs: list[Pack] = []
+    for replicate in range(experiment.replicates):
+        streams = _with_controls(experiment, replicate)
+        if experiment.prune.style == "iterative":
+            cells = streams.pop(0)
+            packs += _chains_left(cells, done, alone)
+            made = {cell.mask for cell in cells if key(cell) in done}
+            streams = [[one for one in stream if one.mask in made] for stream in streams]
+        for stream in streams:
+            packs += _packs_left(experiment, stream, done, alone)
+    return packs
+
+
+def chains(cells: Iterable[Ticket]) -> list[list[Ticket]]:
+    """The tickets of each replicate and reset point, level by level."""
+    found: dict[tuple[int, float], list[Ticket]] = {}
+    for cell in cells:
+        found.setdefault((cell.replicate, cell.reset_epoch), []).append(cell)
+    return [sorted(chain, key=lambda ticket: ticket.sparsity) for chain in found.values()]
+
+
+def level_before(experiment: Experiment, ticket: Ticket) -> Ticket | None:
+    """The ticket whose training an iterative one is pruned from; None at the first level."""
+    denser = [sparsity for sparsity in experiment.prune.sparsities if sparsity < ticket.sparsity]
+    if experiment.prune.style != "iterative" or not denser:
+        return None
+    cells = _cells(experiment, ticket.replicate)
+    place = max(denser), ticket.reset_epoch
+    return next(cell for cell in cells if (cell.sparsity, cell.reset_epoch) == place)
+
+
+def _chains_left(
+    cells: Iterable[Ticket], done: Collection[TicketKey], alone: Collection[TicketKey]
+) -> Iterator[Pack]:
+    for chain in chains(cells):
+        left = [ticket for ticket in chain if key(ticket) not in done]
+        if left and key(left[0]) in alone:
+            left = left[:1]
+        if left:
+            yield Pack(tuple(left), tuple(chain), in_turn=True)
+
+
+def _packs_left(
+    experiment: Experiment,
+    tickets: Sequence[Ticket],
+    done: Collection[TicketKey],
+    alone: Collection[TicketKey],
+) -> Iterator[Pack]:
     size = experiment.sweep.tickets_per_trial
     if size == "auto":
         size = len(experiment.reset.epochs)
-    packs = []
-    for replicate in range(experiment.replicates):
-        for tickets in _with_controls(experiment, replicate):
-            for first in range(0, len(tickets), size):
-                seats = tuple(tickets[first : first + size])
-                left = [ticket for ticket in seats if key(ticket) not in done]
-                together = tuple(ticket for ticket in left if key(ticket) not in alone)
-                packs += [Pack((ticket,), (ticket,)) for ticket in left if key(ticket) in alone]
-                packs += [Pack(together, seats)] if together else []
-    return packs
+    for first in range(0, len(tickets), size):
+        seats = tuple(tickets[first : first + size])
+        left = [ticket for ticket in seats if key(ticket) not in done]
+        together = tuple(ticket for ticket in left if key(ticket) not in alone)
+        yield from (Pack((ticket,), (ticket,)) for ticket in left if key(ticket) in alone)
+        if together:
+            yield Pack(together, seats)
 
 
 def ticket_columns(ticket: Ticket, trajectory: Trajectory) -> dict[str, Any]:

@@ -12,13 +12,14 @@ from ltray.experiment import decimal, replicate_seeds, step_of
 from ltray.files import is_there
 from ltray.lottery import criteria
 from ltray.lottery.mask_names import MaskOf, masks_of, scored
-from ltray.lottery.masks import Mask, dead_layers, make_mask, save_mask
+from ltray.lottery.masks import Mask, dead_layers, load_mask, make_mask, save_mask
 from ltray.lottery.own_criteria import own_scores
 from ltray.lottery.snapshot import load_weights
+from ltray.lottery.tickets import Ticket
 from ltray.lottery.trajectory import prunable_tensors, read_trajectory
 from ltray.randomness import seed_for
 from ltray.run import Run
-from ltray.tensors import Tensors
+from ltray.tensors import Tensors, read_tensors
 from ltray.training.place import this_place
 from ltray.training.start import open_batches, untrained
 
@@ -48,6 +49,34 @@ def make_masks(run: Run, replicate: int) -> dict[MaskOf, list[str]]:
         save_mask(pruning.folder.mask(one.name), mask)
         dead[one] = dead_layers(mask)
     return {one: names for one, names in dead.items() if names}
+
+
+def make_next_mask(run: Run, ticket: Ticket, before: Ticket | None) -> None:
+    """Make a ticket's mask, if it is not there, from the trained ticket of the level before.
+
+    The largest of the weights that are left are kept: the mask is a subset of the one before.
+
+    Args:
+        before: None at the first level, whose mask is made from the dense run's last weights.
+
+    Source: Frankle & Carbin 2019, section 2 (arXiv 1803.03635), iterative pruning with resetting.
+    """
+    folder = run.folder.replicate(ticket.replicate)
+    if is_there(folder.mask(ticket.mask)):
+        return
+    trajectory = read_trajectory(folder)
+    assert trajectory is not None, "chains begin when the trajectory is whole"
+    names = prunable_tensors(run.experiment.prune, trajectory)
+    if before is None:
+        weights = load_weights(folder.step(trajectory.total_steps))
+        scores = {name: weights[name].abs() for name in names}
+    else:
+        weights, _ = read_tensors(folder.ticket(before.name).weights)
+        left = load_mask(folder.mask(before.mask))
+        scores = {name: weights[name].abs().where(left[name], -1.0) for name in names}
+    density = 1 - decimal(ticket.sparsity)
+    mask = make_mask(scores, run.experiment.prune, density, trajectory.output_layer)
+    save_mask(folder.mask(ticket.mask), mask)
 
 
 class _Pruning:

@@ -12,12 +12,12 @@ from ltray.experiment import step_of
 from ltray.files import is_there, read_json, remove, write_json
 from ltray.lottery.masks import Mask, dead_layers, kept_weights, load_mask, shuffled
 from ltray.lottery.snapshot import Snapshot, load_snapshot, load_weights, save_snapshot
-from ltray.lottery.tickets import Pack, Ticket, ticket_columns
+from ltray.lottery.tickets import Pack, Ticket, level_before, ticket_columns
 from ltray.lottery.trajectory import EpochRow, Trajectory, read_trajectory
 from ltray.memory import is_out_of_memory
 from ltray.randomness import seed_for
 from ltray.run import Run
-from ltray.tensors import Tensors, write_tensors
+from ltray.tensors import Tensors, read_tensors, write_tensors
 from ltray.training.backends.trial import Choice, choose
 from ltray.training.fit import Member, fit
 from ltray.training.gpu_use import GpuUse
@@ -207,13 +207,17 @@ class _Retraining:
         return Snapshot(step=self._first_step(ticket), model=self._first_weights(ticket))
 
     def _first_weights(self, ticket: Ticket) -> Tensors:
-        """Fresh ones, the dense run's last, or those of its reset point."""
+        """Fresh ones, those of its reset point, or the trained ones that it was pruned from."""
         if ticket.control == "random_init":
             seed = seed_for(ticket.seed, "random_init")
             return dict(untrained(self.run, self.batches, seed, torch.device("cpu")).state_dict())
-        last = ticket.reset_method != "weights"
-        step = self.trajectory.total_steps if last else self._reset_step(ticket)
-        return load_weights(self.folder.step(step))
+        if ticket.reset_method == "weights":
+            return load_weights(self.folder.step(self._reset_step(ticket)))
+        before = level_before(self.run.experiment, ticket)
+        if before is None:
+            return load_weights(self.folder.step(self.trajectory.total_steps))
+        weights, _ = read_tensors(self.folder.ticket(before.name).weights)
+        return weights
 
     def _first_step(self, ticket: Ticket) -> int:
         return self._reset_step(ticket) if ticket.reset_schedule == "continue" else 0

@@ -36,8 +36,13 @@ def dense_seconds(experiment: Experiment, training: Training) -> Estimate:
 
 
 def pack_seconds(pack: Pack, experiment: Experiment, training: Training) -> Estimate:
-    """One pack: each ticket's own epochs, and one stream of images as long as the longest."""
+    """One pack: each ticket's own epochs, and one stream of images as long as the longest.
+
+    A chain of iterative pruning trains its tickets one after the other, each with its own stream.
+    """
     epochs = {ticket.name: epochs_of(ticket, experiment) for ticket in pack.tickets}
     own = total(training.ticket(one.sparsity) * epochs[one.name] for one in pack.tickets)
     files = training.ticket_files * len(pack.tickets)
+    if pack.in_turn:
+        return own + files + training.pack * len(epochs) + training.shared * sum(epochs.values())
     return training.pack + own + training.shared * max(epochs.values()) + files
