@@ -80,6 +80,18 @@ def test_from_nothing_to_a_report_then_again_then_grown(tmp_path: Path, make_run
     assert before == {one: one.stat().st_mtime_ns for one in before}
 
 
+def test_chains_of_iterative_pruning_then_their_controls(tmp_path: Path, make_run: MakeRun) -> None:
+    keys = {"prune__style": "iterative", "controls": ["shuffled_mask", "random_init"]}
+    path = write_experiment(tmp_path / "small.yaml", small_document(keys))
+    ended = run("sweep", path, folder=tmp_path)
+    assert ended.status == 0, ended
+    assert "2 masks x 3 reset points + 12 controls = 18 tickets" in ended.out
+    folder = only_run(tmp_path / "runs", "small")
+    assert [row["status"] for row in rows(folder)] == ["done"] * 18
+    assert final_bits(folder) == undisturbed_bits(make_run, keys)
+    assert "Tickets against their controls" in (folder / "report.html").read_text()
+
+
 def test_ones_own_network_reaches_the_workers_by_the_run_alone(tmp_path: Path) -> None:
     path = own_network.written(tmp_path / "mine")
     (tmp_path / "elsewhere").mkdir()

@@ -137,6 +137,28 @@ def test_a_ticket_that_takes_its_process_with_it_fails_and_the_rest_is_done(
 
 @pytest.mark.ray
 @pytest.mark.slow
+def test_a_chain_goes_no_further_than_the_level_that_fails(tmp_path: Path) -> None:
+    levels = {"style": "iterative", "sparsities": [0.5, 0.9, 0.95], "scope": "global"}
+    path = own_network.written(
+        tmp_path, POISONED, **{**PACK_OF_FOUR, "prune": levels}, model__arch="nets.py:poisoned"
+    )
+    ended = run("sweep", path, folder=tmp_path)
+    assert ended.status == 1, ended
+    found = rows(only_run(tmp_path / "runs", "small"))
+    assert {(row["sparsity"], row["status"]) for row in found} == {
+        (0.5, "done"),
+        (0.9, "failed"),
+        (0.95, "failed"),
+    }
+    for row in found:
+        if row["sparsity"] == 0.95:
+            assert row["error"].endswith("failed")
+            assert row["error"].startswith("the level before it, magnitude-0.9-")
+            assert row["attempts"] == 0
+
+
+@pytest.mark.ray
+@pytest.mark.slow
 def test_a_broken_gpu_is_given_no_more_work_and_its_pack_goes_on_elsewhere(tmp_path: Path) -> None:
     path = own_network.written(
         tmp_path,

@@ -105,6 +105,28 @@ def test_reading_is_paid_once_a_pack_and_as_long_as_its_longest_ticket() -> None
     assert plan.work.retrainings == exactly(3.0 + 10 + 8 + 10 * 5.0 + 2 * 0.5)
 
 
+def test_chains_of_iterative_pruning_are_as_long_as_all_their_levels() -> None:
+    prune = {"sparsities": [0.2, 0.36, 0.488], "style": "iterative"}
+    case = experiment(3, [0, 1], 10, prune=prune)
+    plan = planned(case, costs(given(1.0)), [1, 2, 6])
+    assert plan.work.retrainings == exactly(2 * 3 * 10)
+    assert [on.retrainings.likely for on in plan.on] == [60, 30, 30]
+    # Reading, and making networks, once a level.
+    training = Training(NOTHING, {0.0: exactly(1.0)}, exactly(5.0), exactly(3.0), NOTHING, {})
+    assert planned(case, costs(training), [1]).work.retrainings == exactly(2 * 3 * (3 + 10 + 50))
+
+
+def test_controls_are_planned_also_those_that_wait_for_their_chains() -> None:
+    both = ["shuffled_mask", "random_init"]
+    plan = planned(experiment(3, [0, 1], 10, controls=both), costs(given(1.0)), [1])
+    assert plan.work.retrainings == exactly((6 + 6 + 3) * 10)
+    prune = {"sparsities": [0.2, 0.36, 0.488], "style": "iterative"}
+    plan = planned(experiment(3, [0, 1], 10, prune=prune, controls=both), costs(given(1.0)), [1])
+    assert plan.work.retrainings == exactly((6 + 6 + 6) * 10)
+    text = "\n".join(lines(Shown(plan, "none")))
+    assert "3 masks x 2 reset points + 12 controls = 18 tickets" in text
+
+
 def test_replicates_have_dense_runs_that_run_side_by_side() -> None:
     plan = planned(experiment(1, [0], 10, replicates=3), costs(given(1.0)), [1, 2, 3])
     assert [on.training.likely for on in plan.on] == [60, 40, 20]

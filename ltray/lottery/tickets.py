@@ -58,7 +58,7 @@ class Pack:
 
     Attributes:
         tickets: those that are left.
-        seats: those and the ones that had ended before, in the order of the grid.
+        seats: those and the ones that had ended before or are to come, in the order of the grid.
         in_turn: a chain of iterative pruning, level by level: trained one after the other, each
             with a mask from what the one before was trained to.
     """
@@ -158,13 +158,13 @@ def ready(
     packs: list[Pack] = []
     for replicate in range(experiment.replicates):
         streams = _with_controls(experiment, replicate)
+        waiting: set[str] = set()
         if experiment.prune.style == "iterative":
             cells = streams.pop(0)
             packs += _chains_left(cells, done, alone)
-            made = {cell.mask for cell in cells if key(cell) in done}
-            streams = [[one for one in stream if one.mask in made] for stream in streams]
+            waiting = {cell.mask for cell in cells if key(cell) not in done}
         for stream in streams:
-            packs += _packs_left(experiment, stream, done, alone)
+            packs += _packs_left(experiment, stream, done, alone, waiting)
     return packs
 
 
@@ -202,13 +202,15 @@ def _packs_left(
     tickets: Sequence[Ticket],
     done: Collection[TicketKey],
     alone: Collection[TicketKey],
+    waiting: Collection[str],
 ) -> Iterator[Pack]:
+    """Packs of what is left and does not wait for its mask."""
     size = experiment.sweep.tickets_per_trial
     if size == "auto":
         size = len(experiment.reset.epochs)
     for first in range(0, len(tickets), size):
         seats = tuple(tickets[first : first + size])
-        left = [ticket for ticket in seats if key(ticket) not in done]
+        left = [one for one in seats if key(one) not in done and one.mask not in waiting]
         together = tuple(ticket for ticket in left if key(ticket) not in alone)
         yield from (Pack((ticket,), (ticket,)) for ticket in left if key(ticket) in alone)
         if together:

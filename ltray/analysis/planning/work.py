@@ -5,7 +5,7 @@ from collections.abc import Collection
 from ltray.analysis.planning.costs import Training
 from ltray.analysis.planning.estimate import Estimate, total
 from ltray.experiment import Experiment, decimal
-from ltray.lottery.tickets import Pack, Ticket, TicketKey, ready
+from ltray.lottery.tickets import Pack, Ticket, TicketKey, key, ready
 
 
 def epochs_of(ticket: Ticket, experiment: Experiment) -> float:
@@ -27,7 +27,12 @@ def packs_left(
     if tickets_per_trial is not None:
         sweep = experiment.sweep.model_copy(update={"tickets_per_trial": tickets_per_trial})
         experiment = experiment.model_copy(update={"sweep": sweep})
-    return ready(experiment, done)
+    found: list[Pack] = []
+    ended = set(done)
+    while packs := ready(experiment, ended):  # what waits for others comes after them
+        found += packs
+        ended |= {key(ticket) for pack in packs for ticket in pack.tickets}
+    return found
 
 
 def dense_seconds(experiment: Experiment, training: Training) -> Estimate:
