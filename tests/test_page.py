@@ -148,6 +148,25 @@ def test_answer_by_hand(tmp_path: Path) -> None:
     assert "4 no matching ticket" in text
 
 
+@pytest.mark.parametrize(
+    ("method", "said"),
+    [
+        ("learning_rate", "trained on with the learning rate put back to epoch 0 with 50 %"),
+        ("fine_tune", "fine-tuned for as long as from epoch 0 to the end with 50 %"),
+    ],
+)
+def test_what_is_not_put_back_to_its_weights_is_not_said_to_be(
+    method: str, said: str, tmp_path: Path
+) -> None:
+    plainly = experiment_of(sparsities=(0.5,), reset_epochs=(0,))
+    reset = plainly.reset.model_copy(update={"method": method})
+    experiment = plainly.model_copy(update={"reset": reset})
+    text = page_of(write_run(tmp_path, experiment), experiment).text
+    assert said in text
+    assert "pruned after its training and trained on" in text
+    assert "Here it keeps the trained weights" in text
+
+
 def test_no_matching_ticket_is_said(tmp_path: Path) -> None:
     run = write_run(tmp_path, SMALL, lambda ticket: ticket_row(ticket, val_top1=0.5))
     text = page_of(run, SMALL).text
