@@ -26,7 +26,8 @@ BAD: dict[str, dict[str, Any] | str] = {
     "a list": "- name: x\n",
     "an empty file": "",
     "image smaller than the crop": {"data__crop_size": 9},
-    "not yet available": {"controls": ["random_init"]},
+    "no such criterion": {"prune__criterion": "nowhere.py:score"},
+    "not yet available": {"prune__search": "matching"},
 }
 
 

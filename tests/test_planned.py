@@ -141,6 +141,18 @@ def test_between_two_measured_sparsities_costs_are_linear_and_beyond_them_level(
     assert [training.ticket(level).likely for level in levels] == pytest.approx([4, 4, 3.5, 2, 2])
 
 
+def test_between_a_backend_of_all_weights_and_csr_the_cheaper_counts() -> None:
+    # csr falls by 0.5 for each tenth of the weights: 2.2 s at 0.62, where fused takes 2.
+    tried = {0.6: exactly(2.0), 0.88: exactly(0.9), 0.98: exactly(0.4)}
+    backends = {0.6: "fused", 0.88: "csr", 0.98: "csr"}
+    training = Training(NOTHING, tried, NOTHING, NOTHING, NOTHING, backends)
+    costs_of = [training.ticket(level).likely for level in (0.62, 0.7, 0.8, 0.93)]
+    assert costs_of == pytest.approx([2.0, 1.8, 1.3, 0.65])
+    # With one level of csr nothing tells how it falls.
+    training = replace(training, tickets={0.6: exactly(2.0), 0.88: exactly(0.9)})
+    assert training.ticket(0.74).likely == pytest.approx(1.45)
+
+
 def test_starts_stand_between_the_command_and_the_report() -> None:
     case = experiment(3, [0], 10)
     found = costs(given(1.0), STARTS)

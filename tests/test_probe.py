@@ -1,8 +1,8 @@
 """What a probe measures, on networks so small that it takes seconds."""
 
-import time
 from dataclasses import replace
 from pathlib import Path
+from statistics import fmean
 
 import pytest
 import torch
@@ -28,14 +28,13 @@ def pixel(classes, channels, image_size):
     first = nn.Conv2d(channels, 8, image_size)
     return nn.Sequential(first, nn.BatchNorm2d(8), nn.Flatten(), nn.Linear(8, classes))
 """
-TRIED = Tried("loop", (0.010, 0.012, 0.011), evaluation_seconds=0.001, start_seconds=0.5)
+TRIED = Tried("loop", (0.010, 0.012, 0.011), evaluation_seconds=(0.001,), start_seconds=0.5)
 FOUND = Probe(
-    ready_at=0.0,
     device="cpu",
     batch_size=60,
     dense=TRIED,
     tickets={0.5: TRIED, 0.9: replace(TRIED, backend="csr", step_seconds=(0.004,))},
-    batch_seconds=0.002,
+    batch_seconds=(0.002,),
     image_seconds=0.001,
     mask_seconds=0.1,
     state_seconds=0.05,
@@ -71,15 +70,13 @@ def test_a_probe_tries_the_experiments_own_network_and_levels(
     monkeypatch.setattr(probing, "STRETCH_SECONDS", 0.02)
     run = make_run(prune__sparsities=[0.5, 0.9, 0.95], sweep__backend="auto")
     images = expected_images(run.experiment.data, run.data, None, None)
-    before = time.time()
     found = probe(run.experiment, images, None, this_place())
-    assert before <= found.ready_at <= time.time()
     assert (found.device, found.batch_size) == ("cpu", 60)
     assert sorted(found.tickets) == [0.5, 0.9, 0.95]  # csr takes less time the sparser it is
     assert all(tried.backend in {"loop", "fused", "csr"} for tried in found.tickets.values())
     assert all(0 < seconds < 1 for seconds in found.dense.step_seconds)
-    measured = (found.batch_seconds, found.image_seconds, found.mask_seconds, found.state_seconds)
-    assert all(0 < seconds < 1 for seconds in measured)
+    measured = (found.image_seconds, found.mask_seconds, found.state_seconds)
+    assert all(0 < seconds < 1 for seconds in (*found.batch_seconds, *measured))
 
 
 def test_what_a_pack_takes_is_told_of_each_of_its_networks(
@@ -92,7 +89,7 @@ def test_what_a_pack_takes_is_told_of_each_of_its_networks(
     (pack,) = found.tickets.values()
     # One network after the other: each takes what the dense one takes, all 12 of them far more.
     assert min(pack.step_seconds) < 4 * min(found.dense.step_seconds)
-    assert pack.evaluation_seconds < 4 * found.dense.evaluation_seconds
+    assert fmean(pack.evaluation_seconds) < 4 * fmean(found.dense.evaluation_seconds)
 
 
 def test_a_step_that_takes_long_is_tried_with_fewer_images(
@@ -147,7 +144,7 @@ def test_workers_that_hinder_each_other_widen_the_range(make_run: MakeRun) -> No
 
 def test_no_worker_is_slower_for_being_alone(make_run: MakeRun) -> None:
     experiment = make_run().experiment
-    slow = replace(FOUND, dense=replace(TRIED, step_seconds=(0.03,)), batch_seconds=0.001)
+    slow = replace(FOUND, dense=replace(TRIED, step_seconds=(0.03,)), batch_seconds=(0.001,))
     alone, beside = alone_and_beside([FOUND], [slow, slow], experiment, IMAGES)
     assert alone == replace(training_of([FOUND], experiment, IMAGES), shared=beside.shared)
     assert beside.dense == training_of([slow], experiment, IMAGES).dense

@@ -1,10 +1,11 @@
 """Trying an experiment's training on a cluster, on as many workers at a time as share a machine."""
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, TypeVar
 
 from ltray.cluster.resources import Cluster, awaited, processes_on, trial_resources
 from ltray.cluster.session import Connection, session
@@ -17,6 +18,8 @@ from ltray.training.probe import Probe
 
 if TYPE_CHECKING:
     from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+Found = TypeVar("Found")
 
 MOST_AT_ONCE = 8
 ROOM_SECONDS = 10.0  # for which nothing is said of waiting
@@ -67,15 +70,17 @@ def try_out(
         at_once = min(MOST_AT_ONCE, cluster.most_on_a_node(resources["cpu"], resources["gpu"]))
         say(f"trying {experiment.model.arch} for a few seconds on {at_once} of {workers} workers")
         with _room(at_once, resources, say) as room:
-            submitted, began = time.time(), time.perf_counter()
-            beside = _probes(at_once, room, resources, experiment, images, network)
-            took = time.perf_counter() - began
+            call = partial(_on_workers, room=room, resources=resources)
+            submitted = time.time()
             # By the clocks of two machines, which may differ a little.
-            process_seconds = [max(0.1, one.ready_at - submitted) for one in beside]
+            process_seconds = [max(0.1, at - submitted) for at in call(_ready_at, at_once)]
+            probe = partial(_probe, experiment, images, network, resources["gpu"], resources["cpu"])
+            began = time.perf_counter()
+            beside = call(probe, at_once)
             alone = beside if at_once == 1 else []
-            if took < AGAIN_IF_WITHIN_SECONDS + max(process_seconds):
+            if time.perf_counter() - began < AGAIN_IF_WITHIN_SECONDS:
                 say(f"trying it once more{' on one worker alone' if at_once > 1 else ''}")
-                alone = alone + _probes(1, room, resources, experiment, images, network)
+                alone = alone + call(probe, 1)
     return Tried(beside, alone, workers, apart, ray_seconds, process_seconds)
 
 
@@ -106,29 +111,24 @@ def _room(
         remove_placement_group(group)
 
 
-def _probes(  # noqa: PLR0913, PLR0917 (what is tried, and where)
+def _on_workers(
+    work: Callable[[], Found],
     at_once: int,
     room: "PlacementGroupSchedulingStrategy",
     resources: Mapping[str, int],
-    experiment: Experiment,
-    images: ExpectedImages,
-    network: OwnCode | None,
-) -> list[Probe]:
+) -> list[Found]:
+    """What so many workers give at the same time; processes that are there are used again."""
     import ray
     from ray.exceptions import RayError
 
-    call = ray.remote(_probe).options(
+    call = ray.remote(_call).options(
         num_cpus=resources["cpu"],
         num_gpus=resources["gpu"],
         scheduling_strategy=room,
         max_retries=1,
     )
     try:
-        calls = [
-            call.remote(experiment, images, network, resources["gpu"], resources["cpu"])
-            for _ in range(at_once)
-        ]
-        found: list[Probe] = ray.get(calls)
+        found: list[Found] = ray.get([call.remote(work) for _ in range(at_once)])
     except RayError as error:
         cause = getattr(error, "cause", None)
         if isinstance(cause, LtrayError):
@@ -136,6 +136,17 @@ def _probes(  # noqa: PLR0913, PLR0917 (what is tried, and where)
         reason = str(error).strip().splitlines()[-1]
         raise StageFailed("plan", reason, "mend that and give the same command again") from error
     return found
+
+
+def _call(work: Callable[[], Found]) -> Found:
+    return work()
+
+
+def _ready_at() -> float:
+    """Seconds since 1970 when this process has imported all that training needs."""
+    import ltray.training.probe  # noqa: F401 (for what it takes)
+
+    return time.time()
 
 
 def _probe(

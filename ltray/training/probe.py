@@ -3,11 +3,11 @@
 K tickets, B images, C channels, H W pixels.
 """
 
-import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Literal
@@ -39,8 +39,8 @@ LONG_STEP_SECONDS = 0.3  # of one network; longer ones are tried with fewer imag
 FEWEST_IMAGES = 2  # BatchNorm cannot train on a single value
 LONG_PACK_STEP_SECONDS = 1.0  # of a pack; longer ones are tried with fewer tickets
 STRETCH_SECONDS = 0.4
-STRETCHES = 3
-EVALUATED = 512  # images of each split, and no more batches than these:
+STRETCHES = 4
+EVALUATED = 256  # images of each split, and no more batches than these:
 EVALUATED_BATCHES = 4
 
 
@@ -52,13 +52,13 @@ class Tried:
         backend: that trained it.
         step_seconds: of one step of one network with the experiment's batch, its images at hand:
             of several stretches, each a mean.
-        evaluation_seconds: of one image of one network.
+        evaluation_seconds: of one image of one network, likewise.
         start_seconds: of building the networks and choosing how to train them.
     """
 
     backend: str
     step_seconds: tuple[float, ...]
-    evaluation_seconds: float
+    evaluation_seconds: tuple[float, ...]
     start_seconds: float
 
 
@@ -67,23 +67,21 @@ class Probe:
     """What was found.
 
     Attributes:
-        ready_at: seconds since 1970 when the process had imported all that training needs.
         device: as in the column of tickets.parquet.
         batch_size: images a step that were tried; fewer than the experiment's where that is slow.
         dense: the dense run.
         tickets: sparsity -> its pack.
-        batch_seconds: of reading and augmenting the experiment's batch.
+        batch_seconds: of reading and augmenting the experiment's batch, of several stretches.
         image_seconds: CPU seconds of preparing one image.
         mask_seconds: of making one mask and writing it.
         state_seconds: of writing one network's state to this machine's temporary folder.
     """
 
-    ready_at: float
     device: str
     batch_size: int
     dense: Tried
     tickets: Mapping[float, Tried]
-    batch_seconds: float
+    batch_seconds: tuple[float, ...]
     image_seconds: float
     mask_seconds: float
     state_seconds: float
@@ -102,9 +100,38 @@ def probe(
     Raises:
         LtrayError: the network cannot be built, or the backend cannot train it.
     """
-    ready_at = time.time()
     with tempfile.TemporaryDirectory() as folder:
-        return _Probing(experiment, images, network, place, Path(folder)).found(ready_at)
+        return _Probing(experiment, images, network, place, Path(folder)).found()
+
+
+class _Kind:
+    """One kind of training, its networks ready for the next step."""
+
+    def __init__(
+        self, name: str, backend: Backend, batch: Batch, start_seconds: float, evaluated: int
+    ) -> None:
+        self.name = name
+        self.backend = backend
+        self.batch = batch
+        self.start_seconds = start_seconds
+        self.evaluated = evaluated
+        self.steps: list[float] = []
+        self.evaluations: list[float] = []
+
+    def time(self, batches: Batches) -> None:
+        """One stretch of steps and one evaluation."""
+        self.steps.append(_stretch(lambda: _step(self.backend, self.batch)))
+        self.evaluations.append(_seconds(lambda: evaluate([self.backend], batches)))
+
+    def tried(self, scale: float) -> Tried:
+        """For one network and one image."""
+        count = len(self.backend.networks)
+        return Tried(
+            backend=self.name,
+            step_seconds=tuple(scale * each / count for each in self.steps),
+            evaluation_seconds=tuple(each / self.evaluated / count for each in self.evaluations),
+            start_seconds=self.start_seconds,
+        )
 
 
 class _Probing:
@@ -127,24 +154,26 @@ class _Probing:
         self.folder = folder
         self.model = self._model()
 
-    def found(self, ready_at: float) -> Probe:
+    def found(self) -> Probe:
         batch_size = self._bearable_batch()
         self._make_images(batch_size)
         self.batches, self.recipe = self._with_batches_of(batch_size)
         levels = self._levels()
-        tickets = {level: self._tried(self._tickets(level)) for level in levels}
         dense = self._network({})
         state = self.folder / "state.safetensors"
         mask_seconds = _seconds(lambda: save_mask(self.folder / "mask", self._mask(levels[-1])))
-        tried_dense = self._tried([lambda: dense], wanted="loop")
         state_seconds = _seconds(lambda: save_snapshot(state, dense.snapshot()))
+        opened = [
+            *(partial(self._opened, self._tickets(level)) for level in levels),
+            partial(self._opened, [lambda: dense], wanted="loop"),
+        ]
+        *tickets, tried_dense = self._tried(opened)
         return Probe(
-            ready_at=ready_at,
             device=self.place.device_name,
             batch_size=self.recipe.train.batch_size,
             dense=tried_dense,
-            tickets=tickets,
-            batch_seconds=self._scale * statistics.median(self._reading()),
+            tickets=dict(zip(levels, tickets, strict=True)),
+            batch_seconds=tuple(self._scale * each for each in self.reading),
             image_seconds=self.image_seconds,
             mask_seconds=mask_seconds,
             state_seconds=state_seconds,
@@ -260,7 +289,26 @@ class _Probing:
         start = Snapshot(step=0, model=dict(model.state_dict()))
         return Network("probe", model, start, mask, self.recipe, data_seed=0)
 
-    def _tried(self, make: Sequence[Callable[[], Network]], wanted: str | None = None) -> Tried:
+    def _tried(self, kinds: Sequence[Callable[[], "_Kind"]]) -> list[Tried]:
+        """Time all kinds in turn, several times, so that a fast moment or a slow one is no kind's.
+
+        On a GPU, whose memory a pack may fill, one kind comes after the other.
+        """
+        on_cpu = self.place.device.type == "cpu"
+        batches = self._endless()
+        next(batches)
+        self.reading: list[float] = []
+        found = []
+        for group in [kinds] if on_cpu else [[kind] for kind in kinds]:
+            opened = [kind() for kind in group]
+            for _ in range(STRETCHES):
+                for one in opened:
+                    one.time(self.batches)
+                self.reading.append(_stretch(lambda: next(batches)))
+            found += [one.tried(self._scale) for one in opened]
+        return found
+
+    def _opened(self, make: Sequence[Callable[[], Network]], wanted: str | None = None) -> "_Kind":
         batch = next(self.batches.epoch(0, 0, 1))
         memory = memory_for_pack(self.place.device)
         started = time.perf_counter()
@@ -269,18 +317,10 @@ class _Probing:
         backend = open_backend(choice.backend, networks)
         _step(backend, batch)
         start_seconds = time.perf_counter() - started
-        stretches = [_stretch(lambda: _step(backend, batch)) for _ in range(STRETCHES)]
-        evaluated = self.manifest.counts["test"] + round(
-            self.manifest.counts["train"] * self.held_out
-        )
         evaluate([backend], self.batches)
-        seconds = _seconds(lambda: evaluate([backend], self.batches))
-        return Tried(
-            backend=choice.backend,
-            step_seconds=tuple(self._scale * each / len(networks) for each in stretches),
-            evaluation_seconds=seconds / evaluated / len(networks),
-            start_seconds=start_seconds,
-        )
+        counts = self.manifest.counts
+        evaluated = counts["test"] + round(counts["train"] * self.held_out)
+        return _Kind(choice.backend, backend, batch, start_seconds, evaluated)
 
     def _steps(self) -> int:
         """Of a whole training, so that choosing takes what it will; not on a GPU, where it would
@@ -289,12 +329,6 @@ class _Probing:
             return 0
         train = self.experiment.train
         return train.epochs * steps_per_epoch(self.images.train, train.batch_size)
-
-    def _reading(self) -> list[float]:
-        """Seconds of a tried batch, of several stretches."""
-        batches = self._endless()
-        next(batches)
-        return [_stretch(lambda: next(batches)) for _ in range(STRETCHES)]
 
     def _endless(self) -> Iterator[Batch]:
         for epoch in count():

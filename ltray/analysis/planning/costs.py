@@ -18,7 +18,9 @@ class Training:
 
     Attributes:
         dense: of an epoch of the dense run, its evaluations included.
-        tickets: sparsity -> likewise of one ticket; linear between two of them.
+        tickets: sparsity -> likewise of one ticket; linear between two of them. Where `csr`, whose
+            cost falls with the weights that are left, takes over from a backend that computes
+            with all of them, it is the cheaper of the two.
         shared: of reading and augmenting an epoch's images, once for all tickets of a pack.
         pack: of making a pack's networks and choosing how to train them.
         ticket_files: of writing what a ticket leaves.
@@ -41,8 +43,19 @@ class Training:
         if right == len(measured):
             return self.tickets[measured[-1]]
         low, high = measured[right - 1], measured[right]
+        takes_over = self.backends.get(high) == "csr" != self.backends.get(low)
+        if takes_over and right + 1 < len(measured) and self.backends[measured[right + 1]] == "csr":
+            return self._cheaper(sparsity, low, high, measured[right + 1])
         share = (sparsity - low) / (high - low)
         return between(self.tickets[low], self.tickets[high], share)
+
+    def _cheaper(self, sparsity: float, other: float, csr: float, sparser: float) -> Estimate:
+        """What the backend at `other` takes, or `csr` by the line through two of its levels."""
+        here, there = self.tickets[csr].likely, self.tickets[sparser].likely
+        by_csr = here + (here - there) * (csr - sparsity) / (sparser - csr)
+        if by_csr >= self.tickets[other].likely:
+            return self.tickets[other]
+        return self.tickets[csr] * (max(here, by_csr) / here)
 
 
 @dataclass(frozen=True)

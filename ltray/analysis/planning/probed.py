@@ -24,7 +24,7 @@ def training_of(
     evaluated = evaluations * (images.validation + images.test)
 
     def epoch(tried: Sequence[Tried]) -> Estimate:
-        evaluation = fmean(one.evaluation_seconds for one in tried) * evaluated
+        evaluation = evaluated * fmean(each for one in tried for each in one.evaluation_seconds)
         stretches = [seconds for one in tried for seconds in one.step_seconds]
         return spread([steps * seconds + evaluation for seconds in stretches])
 
@@ -33,7 +33,7 @@ def training_of(
     return Training(
         dense=epoch([one.dense for one in probes]),
         tickets={level: epoch(tried) for level, tried in tickets.items()},
-        shared=spread([steps * one.batch_seconds for one in probes]),
+        shared=spread([steps * each for one in probes for each in one.batch_seconds]),
         pack=spread([one.start_seconds for tried in tickets.values() for one in tried]),
         ticket_files=spread([2 * one.state_seconds for one in probes]),
         backends={level: tried[0].backend for level, tried in tickets.items()},
