@@ -179,10 +179,9 @@ def _twice(key: str, values: Iterable[str]) -> Iterator[Problem]:
 
 
 def _not_yet_available(experiment: Experiment) -> Iterator[Problem]:
-    prune, reset = experiment.prune, experiment.reset
+    prune = experiment.prune
     later: list[tuple[str, object, bool, str]] = [
         ("prune.search", prune.search, prune.search != "grid", "write grid"),
-        ("reset.retrainings", reset.retrainings, reset.retrainings > 1, "write 1"),
     ]
     for key, value, is_later, mend in later:
         if is_later:

@@ -10,11 +10,13 @@ from test_results import experiment_of, ticket_row
 
 from ltray.analysis.controls import Beside, beside, beyond_control, verdict
 from ltray.analysis.correct import PerImage, Right
+from ltray.analysis.grid import cells
 from ltray.analysis.results import Rows
+from ltray.analysis.statistics import over_of
 from ltray.experiment import Experiment
 from ltray.files import read_json
 from ltray.lottery.masks import load_mask, shuffled
-from ltray.lottery.tickets import cells_of, control_of, grid, key
+from ltray.lottery.tickets import cells_of, control_of, grid, key, retraining_of
 from ltray.training import retrain
 from ltray.training.fit import fit
 
@@ -85,7 +87,55 @@ def test_methods_that_go_on_from_the_final_weights(method: str, make_run: MakeRu
         assert record["epochs"][0]["val_top1"] > 0.85
 
 
+def test_a_retraining_has_the_same_start_and_another_order(make_run: MakeRun) -> None:
+    once, twice = make_run(), make_run(reset__retrainings=2)
+    train_without_ray(once)
+    train_without_ray(twice)
+    folder = twice.folder.replicate(0)
+    for cell in cells_of(twice.experiment):
+        first, again = (
+            load_file(folder.ticket(retraining_of(cell, number).name).weights) for number in (0, 1)
+        )
+        alone = load_file(once.folder.replicate(0).ticket(cell.name).weights)
+        assert all(torch.equal(first[name], alone[name]) for name in alone)
+        assert not torch.equal(first["fc1.weight"], again["fc1.weight"])
+        mask = load_mask(folder.mask(cell.mask))
+        assert not any(bool(again[name][~part].any()) for name, part in mask.items())
+
+
 # said
+
+
+def test_retrainings_of_one_replicate_are_no_seeds_of_their_own() -> None:
+    experiment = experiment_of(sparsities=(0.9,), reset_epochs=(0,), replicates=2)
+    reset = experiment.reset.model_copy(update={"retrainings": 2})
+    experiment = experiment.model_copy(update={"reset": reset})
+    rows = Rows()
+    top1 = {(0, 0): 0.90, (0, 1): 0.92, (1, 0): 0.94, (1, 1): 0.98}
+    for ticket in grid(experiment):
+        row = ticket_row(ticket, val_top1=top1[ticket.replicate, ticket.retraining])
+        rows.put({**row, "dense_val_top1": 0.95}, [])
+    (cell,) = cells(rows, experiment)
+    assert cell.over == "replicates"
+    assert cell.differences == pytest.approx([0.91 - 0.95, 0.96 - 0.95])
+    assert cell.mean("val_top1") == pytest.approx(0.935)
+    one = experiment.model_copy(update={"replicates": 1})
+    (cell,) = cells(rows, one)
+    assert (cell.over, over_of(one)) == ("retrainings", "retrainings")
+    assert cell.differences == pytest.approx([-0.05, -0.03])
+
+
+def test_every_retraining_stands_beside_the_one_fresh_control_of_its_mask() -> None:
+    experiment = one_cell(replicates=2)
+    reset = experiment.reset.model_copy(update={"retrainings": 2})
+    experiment = experiment.model_copy(update={"reset": reset})
+    rows = rows_of(experiment, none=[0.95, 0.96], random_init=[0.90, 0.92])
+    found = fresh(experiment, rows)
+    assert len(found.pairs) == 4
+    assert found.control.asked == 2
+    # 0.05 twice in one replicate and 0.04 twice in the other are two values and not four.
+    assert found.validation is not None
+    assert found.validation.high == pytest.approx(0.045 + 12.7062 * 0.00707107 / 2**0.5, abs=1e-5)
 
 
 def rows_of(experiment: Experiment, **top1: list[float]) -> Rows:
@@ -119,7 +169,7 @@ def test_a_ticket_above_its_control_in_every_replicate_wins() -> None:
     assert found.validation.low == pytest.approx(0.05 - 4.30265 * 0.01 / 3**0.5, abs=1e-6)
     assert found.side == 1
     assert verdict(found).word == "winning"
-    assert beyond_control({(0.9, 0.0): found}).above == 1
+    assert beyond_control({(0.9, 0.0): found}, "replicates").above == 1
 
 
 def test_a_ticket_that_chance_could_have_put_above_its_control_only_matches() -> None:
@@ -142,7 +192,7 @@ def test_a_control_that_diverged_or_is_to_come_decides_nothing() -> None:
     name = control_of(cells_of(experiment)[0], "random_init").name
     rows.tickets[0, name]["status"] = "diverged"
     assert verdict(fresh(experiment, rows)).why == "its control has not finished"
-    assert beyond_control({(0.9, 0.0): fresh(experiment, rows)}).compared == 0
+    assert beyond_control({(0.9, 0.0): fresh(experiment, rows)}, "replicates").compared == 0
     rows = Rows(tickets={one: row for one, row in rows.tickets.items() if one[1] != name})
     assert verdict(fresh(experiment, rows)).why == "its control has not finished"
     assert verdict(None).why == "no control"

@@ -84,14 +84,16 @@ BAD = {
         with_line("prune: {", "prune: {criterion: random, scores: final, "),
         "random scores no weights",
     ),
+    "iterative by what no ticket is trained for": (
+        with_line("prune: {", "prune: {style: iterative, criterion: snip, "),
+        "snip does not look at trained tickets",
+    ),
     "negative seed": (GOOD + "seed: -1\n", "seed: found -1"),
     "name that is no file name": (with_line("good", "../good"), "letters, digits"),
 }
 
 LATER = {
-    "iterative": "prune: {style: iterative, sparsities: [0.5]}",
     "search": "prune: {search: matching, sparsities: [0.5]}",
-    "retrainings": "reset: {epochs: [0], retrainings: 2}",
 }
 
 

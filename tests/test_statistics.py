@@ -151,7 +151,7 @@ def test_one_seed_is_compared_over_images_with_holm(tmp_path: Path) -> None:
     rows = collect(run)
     found = cells(rows, experiment)
     per_image = read_per_image(run, rows, list(rows.tickets.values()))
-    assert beyond_chance(found, 1, per_image) == BeyondChance(
+    assert beyond_chance(found, "images", per_image) == BeyondChance(
         over="images", compared=3, untested=0, below=1, above=0
     )
     answer = answers(found, 0.04, per_image)[0]
@@ -166,7 +166,7 @@ def test_one_seed_is_compared_over_images_with_holm(tmp_path: Path) -> None:
 def test_several_seeds_are_compared_over_replicates() -> None:
     # t = -20 sqrt(3) is beyond chance also for two; equal differences have no test.
     found = line([[-0.019, -0.020, -0.021], [-0.01, -0.01, -0.01], [-0.05, 0.0, 0.04]])
-    assert beyond_chance(found, 3, PerImage()) == BeyondChance(
+    assert beyond_chance(found, "replicates", PerImage()) == BeyondChance(
         over="replicates", compared=2, untested=1, below=1, above=0
     )
     answer = answers(found, 0.04, PerImage())[0]

@@ -130,3 +130,28 @@ def test_rewinding_the_rate_is_another_ticket_and_its_fresh_control_is_not() -> 
     fresh = {name for name in of["weights"] if name.endswith("-random_init")}
     assert len(fresh) == 2
     assert of["weights"] & of["learning_rate"] == of["weights"] & of["fine_tune"] == fresh
+
+
+def test_retrainings_have_data_orders_of_their_own_and_change_no_first_ticket() -> None:
+    once, thrice = (experiment(reset__retrainings=times) for times in (1, 3))
+    assert names(once) < names(thrice) < names(experiment(reset__retrainings=4))
+    tickets = grid(thrice)
+    assert len(tickets) == 3 * 6
+    orders = {ticket.retraining: {ticket.data_seed} for ticket in tickets}
+    assert orders[0] == {0}
+    assert len(set.union(*orders.values())) == 3
+    packs = ready(thrice, set())
+    assert packs[:2] == ready(once, set())
+    assert all(len({one.data_seed for one in pack.tickets}) == 1 for pack in packs)
+    controlled = grid(experiment(reset__retrainings=3, controls=CONTROLS))
+    kinds = Counter(ticket.control for ticket in controlled)
+    assert kinds == {"none": 18, "shuffled_mask": 18, "random_init": 2}
+
+
+def test_retrainings_of_a_chain_wait_for_its_masks() -> None:
+    of = experiment(prune__style="iterative", reset__retrainings=2)
+    packs = ready(of, ())
+    assert [pack.in_turn for pack in packs] == [True] * 3
+    done = {key(ticket) for pack in packs for ticket in pack.tickets}
+    left = [ticket for pack in ready(of, done) for ticket in pack.tickets]
+    assert [ticket.retraining for ticket in left] == [1] * 6

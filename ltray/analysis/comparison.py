@@ -10,7 +10,7 @@ from ltray.analysis import accounts, figures
 from ltray.analysis.columns import Row
 from ltray.analysis.correct import COLUMNS, PerImage, Right, paired, read_per_image
 from ltray.analysis.figures import ComparedLine
-from ltray.analysis.grid import Cell, Place, asked_for, cells, counts_of, single_seeds
+from ltray.analysis.grid import Cell, Over, Place, asked_for, cells, counts_of, single_seeds
 from ltray.analysis.heat_map import legend, tone
 from ltray.analysis.intervals import Interval, two_means
 from ltray.analysis.paired import mcnemar, paired_interval
@@ -22,6 +22,7 @@ from ltray.analysis.statistics import (
     best_of,
     corrected,
     dense_interval,
+    over_of,
 )
 from ltray.analysis.templates import rendered
 from ltray.analysis.wording import duration, epoch
@@ -80,10 +81,17 @@ class Side:
         return self.run.experiment.replicates == 1
 
     @property
+    def chance(self) -> Over:
+        """What chance can be reckoned over when its grid is done."""
+        return over_of(self.run.experiment)
+
+    @property
     def over(self) -> str:
         """What the intervals of its answers are reckoned over, in words."""
-        if self.single:
+        if self.chance == "images":
             return "over images, not over seeds"
+        if self.chance == "retrainings":
+            return "over retrainings of one seed"
         some = any(answer.over == "images" for answer in self.answers)
         return "over replicates" + (", or images where one replicate has finished" if some else "")
 
@@ -211,9 +219,9 @@ def _difference(ours: tuple[Side, Cell], theirs: tuple[Side, Cell], paired_up: b
     (a, one), (b, other) = ours, theirs
     value = other.mean("val_top1") - one.mean("val_top1")
     look = tone(value, max(a.margin, b.margin))
-    if len(one.done) > 1 and len(other.done) > 1:
+    if len(_top1(one)) > 1 and len(_top1(other)) > 1:
         found = two_means(_top1(one), _top1(other))
-    elif a.single and b.single and paired_up:
+    elif a.chance == b.chance == "images" and paired_up:
         found = _over_images(a.right(one), b.right(other))
     else:
         found = None
@@ -222,7 +230,7 @@ def _difference(ours: tuple[Side, Cell], theirs: tuple[Side, Cell], paired_up: b
 
 
 def _top1(cell: Cell) -> list[float]:
-    return [row["val_top1"] for row in cell.done]
+    return cell.values(lambda row: row["val_top1"])
 
 
 def _over_images(one: Right | None, other: Right | None) -> tuple[Interval, float] | None:
@@ -233,7 +241,7 @@ def _over_images(one: Right | None, other: Right | None) -> tuple[Interval, floa
 
 def _beyond_chance(found: Mapping[Place, Difference], a: Side, b: Side) -> BeyondChance:
     tests = [(difference.value, difference.p_value) for difference in found.values()]
-    return corrected(tests, "images" if a.single and b.single else "replicates")
+    return corrected(tests, a.chance if a.chance == b.chance else "replicates")
 
 
 def _figure(a: Side, b: Side, reset_epoch: float) -> tuple[float, str]:

@@ -6,7 +6,7 @@ from statistics import fmean
 
 from ltray.analysis.columns import Row
 from ltray.analysis.correct import COLUMNS, PerImage, paired
-from ltray.analysis.grid import Cell, Place, cells
+from ltray.analysis.grid import Cell, Over, Place, by_seed, cells
 from ltray.analysis.intervals import Interval, mean_interval, mean_test
 from ltray.analysis.paired import Pairs, mcnemar, paired_interval
 from ltray.analysis.results import TOLERANCE, Rows
@@ -26,8 +26,9 @@ class Beside:
 
     Attributes:
         cell, control: at the same place.
-        pairs: (ticket, its control) of each replicate where both are done.
-        validation, test: intervals of the mean difference; over replicates, of one over images.
+        pairs: (ticket, its control) of each replicate and retraining where both are done.
+        validation, test: intervals of the mean difference, over replicates or retrainings; where
+            there is one of these, over images.
         p_value: that there is no difference on validation, by the same.
     """
 
@@ -106,12 +107,10 @@ def beside(
     return found
 
 
-def beyond_control(found: Mapping[Place, Beside]) -> BeyondChance:
+def beyond_control(found: Mapping[Place, Beside], over: Over) -> BeyondChance:
     """How many cells differ from their control on validation by more than chance, Holm's way."""
-    compared = [one for one in found.values() if one.comparable]
-    single = all(len(one.pairs) == 1 for one in compared)
-    tests = [(one.difference, one.p_value) for one in compared]
-    return corrected(tests, "images" if single else "replicates")
+    tests = [(one.difference, one.p_value) for one in found.values() if one.comparable]
+    return corrected(tests, over)
 
 
 def single_pairs(rows: Rows, experiment: Experiment) -> list[Row]:
@@ -130,13 +129,19 @@ def _places(rows: Rows, experiment: Experiment, control: str) -> Iterator[tuple[
 
 
 def _pairs(cell: Cell, control: Cell) -> tuple[tuple[Row, Row], ...]:
-    others = {row["replicate"]: row for row in control.done}
-    return tuple((row, others[row["replicate"]]) for row in cell.done if row["replicate"] in others)
+    """A control on fresh initial weights, which is trained once, stands beside all retrainings."""
+    others = {(row["replicate"], row["retraining"]): row for row in control.done}
+    fresh = any(row["control"] == "random_init" for row in control.done)
+    keys = [(row["replicate"], 0 if fresh else row["retraining"]) for row in cell.done]
+    pairs = zip(cell.done, keys, strict=True)
+    return tuple((row, others[key]) for row, key in pairs if key in others)
 
 
 def _differences(pairs: Sequence[tuple[Row, Row]], split: str) -> list[float]:
+    """One for each that chance is reckoned over."""
     column = COLUMNS[split]
-    return [ticket[column] - control[column] for ticket, control in pairs]
+    found = [(ticket["replicate"], ticket[column] - control[column]) for ticket, control in pairs]
+    return by_seed(found)
 
 
 def _interval(pairs: Sequence[tuple[Row, Row]], split: str, per_image: PerImage) -> Interval | None:

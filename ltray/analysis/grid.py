@@ -1,25 +1,30 @@
 """The current grid as cells: one sparsity at one reset point, over all replicates."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import fmean
+from typing import Literal
 
 from ltray.analysis.columns import Row
 from ltray.analysis.results import Rows, within_margin
 from ltray.analysis.wording import quantity
 from ltray.experiment import Experiment
-from ltray.lottery.tickets import cells_of, control_of, grid, key
+from ltray.lottery.tickets import cells_of, control_of, grid, key, retraining_of
 
 Place = tuple[float, float]
 """(sparsity, reset_epoch)"""
 
 
+Over = Literal["images", "replicates", "retrainings"]
+"""What chance is reckoned over: other images for one training, other seeds, other data orders."""
+
+
 @dataclass(frozen=True)
 class Cell:
-    """The tickets of one sparsity and one reset point, one of each replicate.
+    """The tickets of one sparsity and one reset point: of each replicate one for each retraining.
 
-    `missing` counts the replicates that have no row yet.
+    `missing` counts those that have no row yet.
     """
 
     sparsity: float
@@ -34,7 +39,8 @@ class Cell:
         return self.sparsity, self.reset_epoch
 
     @property
-    def replicates(self) -> int:
+    def asked(self) -> int:
+        """How many tickets it is to have."""
         return len(self.done) + len(self.diverged) + len(self.failed) + self.missing
 
     @property
@@ -43,9 +49,16 @@ class Cell:
         return bool(self.done) and not self.diverged
 
     @property
+    def over(self) -> Over:
+        """What chance can be reckoned over, from the tickets that are done."""
+        if len(self.done) == 1:
+            return "images"
+        return "replicates" if len({row["replicate"] for row in self.done}) > 1 else "retrainings"
+
+    @property
     def differences(self) -> list[float]:
         """val_top1 minus the dense run's of the same replicate."""
-        return [row["val_top1"] - row["dense_val_top1"] for row in self.done]
+        return self.values(lambda row: row["val_top1"] - row["dense_val_top1"])
 
     @property
     def difference(self) -> float:
@@ -55,20 +68,39 @@ class Cell:
     @property
     def test_differences(self) -> list[float]:
         """test_top1 minus the dense run's of the same replicate; chooses nothing."""
-        return [row["test_top1"] - row["dense_test_top1"] for row in self.done]
+        return self.values(lambda row: row["test_top1"] - row["dense_test_top1"])
 
     @property
     def test_difference(self) -> float:
         """The mean of `test_differences`."""
         return fmean(self.test_differences)
 
+    def values(self, of: Callable[[Row], float]) -> list[float]:
+        """One value for each that chance is reckoned over."""
+        return by_seed([(row["replicate"], of(row)) for row in self.done])
+
     def matches(self, margin: float) -> bool:
         """Whether the cell matches as it is: the mean difference is within the margin."""
         return self.comparable and within_margin(self.difference, margin)
 
     def mean(self, column: str) -> float:
-        """The mean of a column over the replicates that are done."""
-        return fmean(row[column] for row in self.done)
+        """The mean of a column over the tickets that are done."""
+        return fmean(self.values(lambda row: row[column]))
+
+
+def by_seed(values: Sequence[tuple[int, float]]) -> list[float]:
+    """What tells of chance: the mean of each replicate, whose retrainings have much in common; of
+    a single replicate, each retraining.
+
+    Args:
+        values: (replicate, value).
+    """
+    found: dict[int, list[float]] = {}
+    for replicate, value in values:
+        found.setdefault(replicate, []).append(value)
+    if len(found) > 1:
+        return [fmean(each) for each in found.values()]
+    return [value for _, value in values]
 
 
 def cells(rows: Rows, experiment: Experiment, control: str = "none") -> list[Cell]:
@@ -81,9 +113,11 @@ def cells(rows: Rows, experiment: Experiment, control: str = "none") -> list[Cel
             beside several reset points is in all of their places.
     """
     places: dict[Place, list[Row | None]] = {}
-    for ticket in cells_of(experiment):
-        place = places.setdefault((ticket.sparsity, ticket.reset_epoch), [])
-        place.append(rows.tickets.get(key(control_of(ticket, control))))
+    times = 1 if control == "random_init" else experiment.reset.retrainings
+    for cell in cells_of(experiment):
+        first = control_of(cell, control)
+        place = places.setdefault((cell.sparsity, cell.reset_epoch), [])
+        place += [rows.tickets.get(key(retraining_of(first, number))) for number in range(times)]
     return [_cell(*place, found) for place, found in places.items()]
 
 
@@ -110,7 +144,10 @@ def in_words(experiment: Experiment) -> str:
     said = f"{quantity(masks, 'mask')} x {quantity(points, 'reset point')}"
     if experiment.replicates > 1:
         said += f" x {experiment.replicates} replicates"
-    tickets, without = len(grid(experiment)), len(cells_of(experiment))
+    times = experiment.reset.retrainings
+    if times > 1:
+        said += f" x {times} retrainings"
+    tickets, without = len(grid(experiment)), times * len(cells_of(experiment))
     if tickets > without:
         said += f" + {quantity(tickets - without, 'control')}"
     return f"{said} = {quantity(tickets, 'ticket')}"

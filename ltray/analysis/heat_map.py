@@ -74,7 +74,7 @@ def _square(cell: Cell, margin: float, sparsest: bool) -> Square:
         words=f"{where}: {_accuracies(cell)}. {_counts(cell)}",
         matching=cell.matches(margin),
         sparsest=sparsest,
-        note="" if len(cell.done) == cell.replicates else f"{len(cell.done)}/{cell.replicates}",
+        note="" if len(cell.done) == cell.asked else f"{len(cell.done)}/{cell.asked}",
     )
 
 
@@ -94,4 +94,4 @@ def _counts(cell: Cell) -> str:
         "not run yet": cell.missing,
     }
     said = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
-    return f"{quantity(cell.replicates, 'replicate')}: {said}"
+    return f"{quantity(cell.asked, 'ticket')}: {said}"

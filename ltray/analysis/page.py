@@ -22,7 +22,14 @@ from ltray.analysis.grid import Cell, Place, asked_for, cells, counts_of, outsid
 from ltray.analysis.heat_map import heat_map, legend, tone
 from ltray.analysis.results import DENSE, Rows, collect
 from ltray.analysis.speedup_section import speedup_content
-from ltray.analysis.statistics import Answer, answers, best_of, beyond_chance, dense_interval
+from ltray.analysis.statistics import (
+    Answer,
+    answers,
+    best_of,
+    beyond_chance,
+    dense_interval,
+    over_of,
+)
 from ltray.analysis.templates import rendered
 from ltray.experiment import Experiment
 from ltray.files import is_there, read_json, write_whole
@@ -95,11 +102,11 @@ def _findings(
     return {
         "answers": answered,
         "verdicts": _verdicts(answered, controls.get("random_init")),
-        "controls": [_against(kind, found, margin) for kind, found in controls.items()],
+        "controls": [_against(kind, found, experiment) for kind, found in controls.items()],
         "best": best,
         "told": sum(answer.validation is not None for answer in answered),
         "surely": sum(answer.surely(margin) for answer in answered),
-        "beyond_chance": beyond_chance(found, experiment.replicates, per_image),
+        "beyond_chance": beyond_chance(found, over_of(experiment), per_image),
         "points_in_images": _points_in_images(per_image),
         "unreadable": _unreadable(run, per_image),
         **_dense_accuracy(dense, per_image),
@@ -123,7 +130,7 @@ def _verdicts(
     }
 
 
-def _against(kind: str, found: Mapping[Place, Beside], margin: float) -> dict[str, Any]:
+def _against(kind: str, found: Mapping[Place, Beside], experiment: Experiment) -> dict[str, Any]:
     """The grid's cells beside one of their controls."""
     compared = [one for one in found.values() if one.comparable]
     return {
@@ -131,9 +138,12 @@ def _against(kind: str, found: Mapping[Place, Beside], margin: float) -> dict[st
         "what": WHAT[kind],
         "found": found,
         "compared": len(compared),
-        "single": all(len(one.pairs) == 1 for one in compared),
-        "beyond": beyond_control(found),
-        "tones": {place: tone(one.difference, margin) for place, one in found.items() if one.pairs},
+        "beyond": beyond_control(found, over_of(experiment)),
+        "tones": {
+            place: tone(one.difference, experiment.report.margin)
+            for place, one in found.items()
+            if one.pairs
+        },
     }
 
 
@@ -216,7 +226,7 @@ def _curves(rows: Rows, found: Sequence[Cell], chosen: Sequence[Cell]) -> list[C
         curves += [
             Curve(label, look, rows.epochs[replicate, row["ticket"]])
             for row in tickets[sparsity, reset_epoch]
-            if row["replicate"] == replicate
+            if (row["replicate"], row["retraining"]) == (replicate, 0)
         ]
     return curves
 
@@ -232,7 +242,7 @@ def _control_curves(
         )
         for number, (kind, found) in enumerate(controls.items())
         for row in found[place].control.done
-        if row["replicate"] == min(rows.dense)
+        if (row["replicate"], row["retraining"]) == (min(rows.dense), 0)
     ]
 
 

@@ -190,7 +190,7 @@ def _with_grid(experiment: Experiment, published: Published) -> Experiment:
 
 
 def _compared(cell: Cell, published: float) -> Compared:
-    values = [100 * row["test_top1"] for row in cell.done]
+    values = cell.values(lambda row: 100 * row["test_top1"])
     return Compared(
         sparsity=cell.sparsity,
         reset_epoch=cell.reset_epoch,

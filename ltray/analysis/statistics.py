@@ -2,17 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from ltray.analysis.columns import Row
 from ltray.analysis.correct import COLUMNS, PerImage
-from ltray.analysis.grid import Cell
+from ltray.analysis.grid import Cell, Over
 from ltray.analysis.intervals import Interval, holm, mean_interval, mean_test, share_interval
 from ltray.analysis.paired import mcnemar, paired_interval
 from ltray.analysis.results import within_margin
-
-Over = Literal["images", "replicates"]
-"""What chance is reckoned over: other images for this one seed, or other seeds."""
+from ltray.experiment import Experiment
 
 LEVEL = 0.05
 
@@ -82,7 +79,7 @@ def sparsest_matching(cells: Sequence[Cell], margin: float) -> Cell | None:
     if not compared:
         return None
     fitted = decreasing_fit(
-        [cell.difference for cell in compared], [len(cell.done) for cell in compared]
+        [cell.difference for cell in compared], [len(cell.differences) for cell in compared]
     )
     matching = [
         cell for cell, value in zip(compared, fitted, strict=True) if within_margin(value, margin)
@@ -109,17 +106,22 @@ def _sparsest_then_earliest(answer: Answer) -> tuple[float, float]:
     return answer.cell.sparsity, -answer.reset_epoch
 
 
-def beyond_chance(cells: Sequence[Cell], replicates: int, per_image: PerImage) -> BeyondChance:
+def over_of(experiment: Experiment) -> Over:
+    """What chance can be reckoned over when the whole grid is done."""
+    if experiment.replicates > 1:
+        return "replicates"
+    return "retrainings" if experiment.reset.retrainings > 1 else "images"
+
+
+def beyond_chance(cells: Sequence[Cell], over: Over, per_image: PerImage) -> BeyondChance:
     """Compare every cell of the grid with the dense run on validation.
 
-    One replicate: McNemar's exact test over images. Several: Student's t test over replicates.
+    Over images: McNemar's exact test. Over replicates or retrainings: Student's t test.
     """
     tests = [
-        (cell.difference, _p_value(cell, replicates, per_image))
-        for cell in cells
-        if cell.comparable
+        (cell.difference, _p_value(cell, over, per_image)) for cell in cells if cell.comparable
     ]
-    return corrected(tests, "images" if replicates == 1 else "replicates")
+    return corrected(tests, over)
 
 
 def corrected(tests: Sequence[tuple[float, float | None]], over: Over) -> BeyondChance:
@@ -159,27 +161,23 @@ def _answer(line: Sequence[Cell], margin: float, per_image: PerImage) -> Answer:
         reset_epoch=line[0].reset_epoch,
         compared=sum(cell.comparable for cell in line),
         cell=cell,
-        over=None if cell is None else _over(cell),
+        over=None if cell is None else cell.over,
         validation=intervals[0],
         test=intervals[1],
     )
 
 
-def _over(cell: Cell) -> Over:
-    return "images" if len(cell.done) == 1 else "replicates"
-
-
 def _intervals(cell: Cell, per_image: PerImage) -> tuple[Interval | None, Interval | None]:
     """Of a cell's mean difference to the dense run, on validation and on test."""
-    if _over(cell) == "replicates":
+    if cell.over != "images":
         return mean_interval(cell.differences), mean_interval(cell.test_differences)
     found = [per_image.pairs(cell.done[0], split) for split in ("validation", "test")]
     validation, test = (None if pairs is None else paired_interval(pairs) for pairs in found)
     return validation, test
 
 
-def _p_value(cell: Cell, replicates: int, per_image: PerImage) -> float | None:
-    if replicates > 1:
+def _p_value(cell: Cell, over: Over, per_image: PerImage) -> float | None:
+    if over != "images":
         return mean_test(cell.differences)
     pairs = per_image.pairs(cell.done[0], "validation")
     return None if pairs is None else mcnemar(pairs)

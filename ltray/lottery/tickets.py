@@ -7,6 +7,7 @@ from typing import Any
 from ltray.experiment import Experiment, as_written, decimal, replicate_seeds, step_of
 from ltray.lottery.mask_names import mask_of
 from ltray.lottery.trajectory import Trajectory
+from ltray.randomness import seed_for
 
 
 @dataclass(frozen=True)
@@ -16,6 +17,7 @@ class Ticket:
     Attributes:
         replicate: which dense run it comes from.
         seed, data_seed: that replicate's.
+        retraining: which of its cell's; the first has the dense run's data order, others their own.
         sparsity: the level as written.
         mask: the mask's name; a shuffled one is made of it.
         reset_epoch: the moment of the dense run that its weights come from.
@@ -43,7 +45,8 @@ class Ticket:
             return f"{self.mask}-random_init"
         point = f"{self.mask}-reset-{as_written(self.reset_epoch)}"
         control = "" if self.control == "none" else f"-{self.control}"
-        return f"{point}-{self.reset_method}-{self.reset_schedule}{control}"
+        again = f"-retraining-{self.retraining}" if self.retraining else ""
+        return f"{point}-{self.reset_method}-{self.reset_schedule}{control}{again}"
 
 
 TicketKey = tuple[int, str]
@@ -54,7 +57,7 @@ TicketKey = tuple[int, str]
 class Pack:
     """The tickets that one process trains together from one stream of batches.
 
-    All are of one replicate and one control: one data order and one recipe serve them.
+    All are of one replicate, control and retraining: one data order and one recipe serve them.
 
     Attributes:
         tickets: those that are left.
@@ -76,21 +79,22 @@ class Pack:
 
 
 def grid(experiment: Experiment) -> list[Ticket]:
-    """Every ticket of a resolved experiment: M masks x N reset points in each replicate, and
-    their controls.
+    """Every ticket of a resolved experiment: M masks x N reset points in each replicate, as often
+    as they are retrained, and their controls.
     """
     return [
         ticket
         for replicate in range(experiment.replicates)
-        for tickets in _with_controls(experiment, replicate)
+        for tickets in _streams(experiment, replicate)
         for ticket in tickets
     ]
 
 
 def control_of(ticket: Ticket, control: str) -> Ticket:
-    """A ticket's control of a kind; `none` is the ticket itself.
+    """The control of a kind of a cell's first ticket; `none` is the ticket itself.
 
-    A mask has one control on fresh initial weights, which stands beside all its reset points.
+    A mask has one control on fresh initial weights, which stands beside all its reset points and
+    retrainings.
     """
     if control != "random_init":
         return replace(ticket, control=control)
@@ -103,8 +107,16 @@ def control_of(ticket: Ticket, control: str) -> Ticket:
     )
 
 
+def retraining_of(ticket: Ticket, number: int) -> Ticket:
+    """A cell's ticket of a later retraining, from its first; a fresh control has but one."""
+    if number == 0 or ticket.control == "random_init":
+        return ticket
+    order = seed_for(ticket.data_seed, "retraining", number)
+    return replace(ticket, retraining=number, data_seed=order)
+
+
 def cells_of(experiment: Experiment) -> list[Ticket]:
-    """The grid without its controls."""
+    """The first ticket of every cell: the grid without controls and later retrainings."""
     return [
         ticket
         for replicate in range(experiment.replicates)
@@ -112,11 +124,15 @@ def cells_of(experiment: Experiment) -> list[Ticket]:
     ]
 
 
-def _with_controls(experiment: Experiment, replicate: int) -> list[list[Ticket]]:
-    """A replicate's tickets, then those of each control, each once."""
+def _streams(experiment: Experiment, replicate: int) -> list[list[Ticket]]:
+    """A replicate's tickets by control and retraining, each of one data order; its cells first."""
     cells = list(_cells(experiment, replicate))
-    kinds = ("none", *experiment.controls)
-    return [list(dict.fromkeys(control_of(one, kind) for one in cells)) for kind in kinds]
+    found: list[list[Ticket]] = []
+    for control in ("none", *experiment.controls):
+        first = dict.fromkeys(control_of(one, control) for one in cells)
+        times = 1 if control == "random_init" else experiment.reset.retrainings
+        found += [[retraining_of(one, number) for one in first] for number in range(times)]
+    return found
 
 
 def _cells(experiment: Experiment, replicate: int) -> Iterator[Ticket]:
@@ -153,11 +169,11 @@ def ready(
 
     Packs are cut from the whole grid before the done tickets are taken out, so that a restart
     asks for the same packs. Tickets in `alone` (their pack died) get a pack each. Iterative pruning
-    has a pack for each chain, and then the controls of its tickets, which need their masks.
+    has a pack for each chain, then its tickets' controls and retrainings, which need their masks.
     """
     packs: list[Pack] = []
     for replicate in range(experiment.replicates):
-        streams = _with_controls(experiment, replicate)
+        streams = _streams(experiment, replicate)
         waiting: set[str] = set()
         if experiment.prune.style == "iterative":
             cells = streams.pop(0)
