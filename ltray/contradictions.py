@@ -147,6 +147,9 @@ def _reset(experiment: Experiment) -> Iterator[Problem]:
     if method != "weights" and schedule == "restart":
         found = f"restart, but {method} goes on from the reset point to the recipe's end"
         yield ("reset.schedule", found, "write continue, or reset.method: weights")
+    if method == "fine_tune" and experiment.train.schedule == "cosine":
+        found = "fine_tune, but the last learning rate of a cosine is next to nothing"
+        yield ("reset.method", found, "write learning_rate, or another train.schedule")
     yield from _twice("reset.epochs", map(as_written, experiment.reset.epochs))
     epochs = experiment.train.epochs
     late = [as_written(point) for point in experiment.reset.epochs if point >= epochs]
@@ -160,6 +163,13 @@ def _reset(experiment: Experiment) -> Iterator[Problem]:
 
 def _controls(experiment: Experiment) -> Iterator[Problem]:
     yield from _twice("controls", experiment.controls)
+    kept = experiment.prune.style == "iterative" and experiment.reset.method != "weights"
+    if kept and "shuffled_mask" in experiment.controls:
+        found = (
+            "shuffled_mask would fall on weights that iterative pruning has taken out, since"
+            f" {experiment.reset.method} keeps the others as they were trained"
+        )
+        yield ("controls", found, "leave it out, or write reset.method: weights")
 
 
 def _sweep(experiment: Experiment) -> Iterator[Problem]:

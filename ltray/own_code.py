@@ -31,7 +31,7 @@ class OwnCode:
         key: of the experiment, which names it.
         path: where the file was read.
         sha256: of the file, in hex.
-        text: the file's bytes; None where it is gone and only its hash is known.
+        text: the file's bytes; None where it is gone or changed, and only its hash is known.
     """
 
     key: str
@@ -45,11 +45,11 @@ class OwnCode:
         """The file's bytes.
 
         Raises:
-            LtrayError: it is gone.
+            LtrayError: it is gone, or another one.
         """
         if self.text is None:
             mend = f"put back the file with the SHA-256 {self.sha256}, and give the command again"
-            raise LtrayError(self.key, f"{self.path}: no such file any more", mend)
+            raise LtrayError(self.key, f"{self.path}: gone or changed since", mend)
         return self.text
 
 

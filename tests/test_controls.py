@@ -148,6 +148,11 @@ def rows_of(experiment: Experiment, **top1: list[float]) -> Rows:
     return rows
 
 
+def rows_of_one(experiment: Experiment, rows: Rows) -> Rows:
+    """What there is when one replicate has finished."""
+    return Rows(tickets={one: row for one, row in rows.tickets.items() if one[0] == 1})
+
+
 def one_cell(replicates: int = 3) -> Experiment:
     return experiment_of(
         replicates=replicates, sparsities=(0.9,), reset_epochs=(0,), controls=("random_init",)
@@ -191,10 +196,14 @@ def test_a_control_that_diverged_or_is_to_come_decides_nothing() -> None:
     rows = rows_of(experiment, none=[0.95, 0.96, 0.97], random_init=[0.90, 0.92, 0.91])
     name = control_of(cells_of(experiment)[0], "random_init").name
     rows.tickets[0, name]["status"] = "diverged"
-    assert verdict(fresh(experiment, rows)).why == "its control has not finished"
+    assert verdict(fresh(experiment, rows)).why == "random_init diverged"
     assert beyond_control({(0.9, 0.0): fresh(experiment, rows)}, "replicates").compared == 0
-    rows = Rows(tickets={one: row for one, row in rows.tickets.items() if one[1] != name})
-    assert verdict(fresh(experiment, rows)).why == "its control has not finished"
+    rows = Rows(tickets={one: row for one, row in rows.tickets.items() if one != (0, name)})
+    assert verdict(fresh(experiment, rows)).why == "not beyond random_init"
+    one_seed = {(0.9, 0.0): fresh(experiment, rows_of_one(experiment, rows))}
+    assert beyond_control(one_seed, "replicates").compared == 0  # of three that are to come
+    rows.tickets = {one: row for one, row in rows.tickets.items() if row["control"] == "none"}
+    assert verdict(fresh(experiment, rows)).why == "random_init has not finished"
     assert verdict(None).why == "no control"
 
 

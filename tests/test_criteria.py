@@ -11,6 +11,7 @@ from torch import nn
 from torch.autograd.functional import hessian, jacobian
 from torch.nn import functional
 
+from ltray.errors import LtrayError
 from ltray.experiment import Prune, decimal
 from ltray.lottery import criteria
 from ltray.lottery.masks import dead_layers, kept_weights, make_mask
@@ -120,6 +121,16 @@ def test_synflow_keeps_every_layer_alive_at_a_thousandth(
     assert not dead_layers(mask)
     if arch == "conv4":
         assert dead_layers(make_mask(criteria.magnitude(weights), prune, density, ""))
+
+
+def test_synflow_is_refused_where_nothing_flows() -> None:
+    network = nn.Sequential(nn.Linear(2, 2, bias=False), nn.ReLU6(), nn.Linear(2, 1, bias=False))
+    torch.nn.init.constant_(network.get_parameter("0.weight"), 9.0)
+    prune, image = Prune(sparsities=(0.5,)), torch.Size((2,))
+    with pytest.raises(LtrayError, match="activations with a ceiling"):
+        criteria.synflow_mask(
+            network, ["0.weight", "2.weight"], image, prune, Decimal("0.5"), "2.weight"
+        )
 
 
 def test_random_masks_are_nested_and_another_seeds_are_others() -> None:

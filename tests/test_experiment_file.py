@@ -80,6 +80,19 @@ BAD = {
         with_line("1.5]", "1.5], method: learning_rate, schedule: restart"),
         "learning_rate goes on from the reset point",
     ),
+    "fine-tuning at no rate": (
+        with_line("lr: 0.1", "lr: 0.1, schedule: cosine").replace(
+            "1.5]", "1.5], method: fine_tune"
+        ),
+        "next to nothing",
+    ),
+    "a shuffled mask over weights that are gone": (
+        with_line("prune: {", "prune: {style: iterative, ").replace(
+            "1.5]", "1.5], method: learning_rate"
+        )
+        + "controls: [shuffled_mask]\n",
+        "weights that iterative pruning has taken out",
+    ),
     "scores of random numbers": (
         with_line("prune: {", "prune: {criterion: random, scores: final, "),
         "random scores no weights",

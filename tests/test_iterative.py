@@ -9,11 +9,12 @@ from conftest import MakeRun, train_without_ray
 from safetensors.torch import load_file
 
 from ltray.analysis.results import collect
+from ltray.cluster.retraining import Retraining
 from ltray.experiment import decimal
 from ltray.files import read_json, sha256_of
 from ltray.lottery.masks import load_mask, make_mask
 from ltray.lottery.snapshot import load_weights
-from ltray.lottery.tickets import Pack, cells_of, chains, grid, key, ready
+from ltray.lottery.tickets import Pack, cells_of, chains, control_of, grid, key, ready
 from ltray.lottery.trajectory import read_trajectory
 from ltray.run import Run
 from ltray.training import retrain, states
@@ -21,6 +22,7 @@ from ltray.training.chain import train_chain
 from ltray.training.dense import train_dense
 from ltray.training.fit import fit
 from ltray.training.place import this_place
+from ltray.training.pruning import make_next_mask
 
 KEYS: dict[str, Any] = {"prune__style": "iterative", "prune__sparsities": [0.5, 0.8, 0.95]}
 NAMES = ("fc1.weight", "fc2.weight", "fc3.weight")
@@ -170,3 +172,31 @@ def test_a_chain_ends_where_a_level_diverges(make_run: MakeRun) -> None:
     assert read_json(done) != record
     train_chain(run, Pack(chain.seats[1:], chain.seats, in_turn=True), this_place(), nobody)
     assert len(collect(run.folder).tickets) == 1
+
+
+def test_what_a_level_that_ended_leaves_without_a_mask_is_recorded_with_its_reason(
+    make_run: MakeRun,
+) -> None:
+    run = make_run(**KEYS, reset__epochs=[0], controls=["shuffled_mask", "random_init"])
+    trajectory = train_dense(run, 0, this_place(), nobody)
+    (chain,) = ready(run.experiment, ())
+    first, second, third = chain.seats
+    train_chain(run, Pack((first,), chain.seats, in_turn=True), this_place(), nobody)
+    make_next_mask(run, second, first)  # which then diverges
+    rows = collect(run.folder)
+    done = rows.tickets[key(first)]
+    rows.tickets[key(second)] = {**done, "ticket": second.name, "status": "diverged"}
+    said: list[str] = []
+    series: Any = None
+    retraining = Retraining(
+        run, series, {0: trajectory}, rows, series, run.folder.path, said.append, series
+    )
+    retraining._end_chains()
+    ended = {one: row["status"] for one, row in rows.tickets.items()}
+    for kind in ("none", "shuffled_mask", "random_init"):
+        assert ended[key(control_of(third, kind))] == "diverged"
+    assert rows.tickets[key(third)]["error"] == f"the level before it, {second.name}, diverged"
+    assert len(said) == 3
+    left = [ticket for pack in ready(run.experiment, rows.tickets) for ticket in pack.tickets]
+    assert {ticket.mask for ticket in left} == {first.mask, second.mask}  # which are there
+    assert len(left) == 4

@@ -117,16 +117,17 @@ def test_a_runs_folder_names_the_file_and_does_not_hold_it(tmp_path: Path) -> No
     assert (again.experiment, again.criterion) == (run.experiment, run.criterion)
     before = run.folder.experiment.read_bytes()
     assert not list(run.folder.path.rglob("*.py"))
-    (tmp_path / "mine/mine.py").write_text(SMALLEST.replace(".abs()", ".square()"))
-    with pytest.raises(LtrayError, match="not the file that the run was made with"):
-        locate(run.folder.path)
-    (tmp_path / "mine/mine.py").unlink()
-    gone = locate(run.folder.path)
-    assert gone.experiment == run.experiment
-    write_experiment(gone)
-    assert run.folder.experiment.read_bytes() == before
-    with pytest.raises(LtrayError, match="no such file any more"):
-        pruned(gone)
+    changed = SMALLEST.replace(".abs()", ".square()")
+    (tmp_path / "mine/mine.py").write_text(changed)
+    for there in (True, False):
+        if not there:
+            (tmp_path / "mine/mine.py").unlink()
+        gone = locate(run.folder.path)
+        assert gone.experiment == run.experiment
+        write_experiment(gone)
+        assert run.folder.experiment.read_bytes() == before
+        with pytest.raises(LtrayError, match="gone or changed since"):
+            pruned(gone)
 
 
 FAULTS = {

@@ -123,6 +123,9 @@ def test_controls_are_planned_also_those_that_wait_for_their_chains() -> None:
     prune = {"sparsities": [0.2, 0.36, 0.488], "style": "iterative"}
     plan = planned(experiment(3, [0, 1], 10, prune=prune, controls=both), costs(given(1.0)), [1])
     assert plan.work.retrainings == exactly((6 + 6 + 6) * 10)
+    # Chains take 30 s, however many workers; each control takes 10 and comes after them.
+    many = planned(experiment(3, [0, 1], 10, prune=prune, controls=both), costs(given(1.0)), [99])
+    assert many.on[0].retrainings.likely == 30 + 20
     text = "\n".join(lines(Shown(plan, "none")))
     assert "3 masks x 2 reset points + 12 controls = 18 tickets" in text
 

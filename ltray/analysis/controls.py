@@ -10,7 +10,7 @@ from ltray.analysis.grid import Cell, Over, Place, by_seed, cells
 from ltray.analysis.intervals import Interval, mean_interval, mean_test
 from ltray.analysis.paired import Pairs, mcnemar, paired_interval
 from ltray.analysis.results import TOLERANCE, Rows
-from ltray.analysis.statistics import BeyondChance, corrected
+from ltray.analysis.statistics import BeyondChance, corrected, over_of
 from ltray.experiment import Experiment
 
 WHAT = {
@@ -28,7 +28,7 @@ class Beside:
         cell, control: at the same place.
         pairs: (ticket, its control) of each replicate and retraining where both are done.
         validation, test: intervals of the mean difference, over replicates or retrainings; where
-            there is one of these, over images.
+            the experiment has one of these, over images.
         p_value: that there is no difference on validation, by the same.
     """
 
@@ -82,8 +82,10 @@ def verdict(found: Beside | None) -> Verdict:
     """
     if found is None:
         return Verdict("matching", "no control")
+    if found.control.diverged:
+        return Verdict("matching", "random_init diverged")
     if not found.comparable:
-        return Verdict("matching", "its control has not finished")
+        return Verdict("matching", "random_init has not finished")
     if found.side > 0:
         one = len(found.pairs) == 1
         return Verdict("winning", "on this one seed" if one else "beats random_init")
@@ -99,10 +101,11 @@ def beside(
         per_image: has the tickets and controls of `single_pairs`.
     """
     found = {}
+    over = over_of(experiment)
     for cell, of_control in _places(rows, experiment, control):
         pairs = _pairs(cell, of_control)
-        validation, test = (_interval(pairs, split, per_image) for split in COLUMNS)
-        p_value = _p_value(pairs, per_image)
+        validation, test = (_interval(pairs, split, over, per_image) for split in COLUMNS)
+        p_value = _p_value(pairs, over, per_image)
         found[cell.place] = Beside(cell, of_control, pairs, validation, test, p_value)
     return found
 
@@ -144,8 +147,10 @@ def _differences(pairs: Sequence[tuple[Row, Row]], split: str) -> list[float]:
     return by_seed(found)
 
 
-def _interval(pairs: Sequence[tuple[Row, Row]], split: str, per_image: PerImage) -> Interval | None:
-    if len(pairs) > 1:
+def _interval(
+    pairs: Sequence[tuple[Row, Row]], split: str, over: Over, per_image: PerImage
+) -> Interval | None:
+    if over != "images":
         found = mean_interval(_differences(pairs, split))
         # Equal differences, of a few replicates and whole images, are no sign of no spread.
         return found if found is not None and found.high - found.low > TOLERANCE else None
@@ -153,8 +158,8 @@ def _interval(pairs: Sequence[tuple[Row, Row]], split: str, per_image: PerImage)
     return None if images is None else paired_interval(images)
 
 
-def _p_value(pairs: Sequence[tuple[Row, Row]], per_image: PerImage) -> float | None:
-    if len(pairs) > 1:
+def _p_value(pairs: Sequence[tuple[Row, Row]], over: Over, per_image: PerImage) -> float | None:
+    if over != "images":
         return mean_test(_differences(pairs, "validation"))
     images = _images(pairs, "validation", per_image)
     return None if images is None else mcnemar(images)

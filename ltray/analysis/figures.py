@@ -76,12 +76,12 @@ def accuracy_against_density(
 ) -> str:
     """Top-1 over the share of weights kept, one line per reset point, the dense run as a line.
 
-    The band of a line reaches from the lowest to the highest replicate. Controls are broken lines:
-    of shuffled masks in the colour of their reset point, on fresh initial weights in ink.
+    The band of a line reaches from the lowest to the highest replicate. Controls are broken lines
+    in the colour of their reset point; in ink where one stands beside all of them.
 
     Args:
         cells: of the current grid; those with a diverged or no finished ticket are left out.
-        controls: kind -> its cells, at the same places.
+        controls: kind -> its cells, at the same places, or those of one reset point.
         dense_top1: mean over replicates, a fraction.
         split: whose accuracy.
         margin: where given, a second line lies this much below the dense run's.
@@ -94,7 +94,7 @@ def accuracy_against_density(
             line = [cell for cell in cells if cell.reset_epoch == point and cell.comparable]
             _draw_line(axes, line, f"{split}_top1", number)
         for kind, of_control in controls.items():
-            _draw_controls(axes, kind, of_control, f"{split}_top1")
+            _draw_controls(axes, kind, of_control, points, f"{split}_top1")
         density_axis(axes, [cell.mean("density_kept") for cell in cells if cell.comparable])
         percent_axis(axes)
         _dense_level(axes, dense_top1)
@@ -198,20 +198,20 @@ def _draw_line(axes: "Axes", cells: Sequence[Cell], column: str, number: int) ->
         axes.fill_between(kept, lows, highs, color=LINES[number % len(LINES)], alpha=0.15, lw=0)
 
 
-def _draw_controls(axes: "Axes", kind: str, cells: Sequence[Cell], column: str) -> None:
-    points = sorted({cell.reset_epoch for cell in cells})
-    looks: dict[float, dict[str, Any]]
-    if kind == "random_init":  # one stands beside all reset points
-        looks = {points[0]: {"color": INK, "linestyle": (0, (1, 1.5)), "linewidth": 1.5}}
-    else:
-        looks = {
-            point: {"color": LINES[number % len(LINES)], "linestyle": (0, (4, 2)), "linewidth": 1}
-            for number, point in enumerate(points)
-        }
-    for point, drawn in looks.items():
+def _draw_controls(
+    axes: "Axes", kind: str, cells: Sequence[Cell], points: Sequence[float], column: str
+) -> None:
+    """Broken lines in the colour of their reset point; in ink where one is for all of them."""
+    there = sorted({cell.reset_epoch for cell in cells})
+    style = (0, (1, 1.5)) if kind == "random_init" else (0, (4, 2))
+    for point in there:
+        color = LINES[points.index(point) % len(LINES)]
+        if kind == "random_init" and len(there) == 1:
+            color = INK
         line = [cell for cell in cells if cell.reset_epoch == point and cell.comparable]
         kept = [cell.mean("density_kept") for cell in line]
-        axes.plot(kept, [cell.mean(column) for cell in line], **drawn)
+        top1 = [cell.mean(column) for cell in line]
+        axes.plot(kept, top1, color=color, linestyle=style, linewidth=1.2)
 
 
 def _beside(controls: Mapping[str, Sequence[Cell]]) -> str:

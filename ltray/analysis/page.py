@@ -34,6 +34,7 @@ from ltray.analysis.templates import rendered
 from ltray.experiment import Experiment
 from ltray.files import is_there, read_json, write_whole
 from ltray.layout import RunFolder
+from ltray.lottery.mask_names import masks_of
 
 _TEMPLATE = "report.html.jinja"
 
@@ -98,9 +99,11 @@ def _findings(
     best = best_of(answered)
     curves = _curves(rows, found, chosen)
     if best is not None and best.cell is not None:
-        curves += _control_curves(rows, best.cell.place, controls, first_look=len(curves) - 1)
+        free = 1 + max((one.style for one in curves if one.style is not None), default=-1)
+        curves += _control_curves(rows, best.cell.place, controls, free)
     return {
         "answers": answered,
+        "fresh_by_point": any(mask.reset_epoch is not None for mask in masks_of(experiment)),
         "verdicts": _verdicts(answered, controls.get("random_init")),
         "controls": [_against(kind, found, experiment) for kind, found in controls.items()],
         "best": best,
@@ -197,13 +200,28 @@ def _accuracy_figures(
     if not dense or not any(cell.comparable for cell in found):
         return []
     val, test = (fmean(row[name] for row in dense) for name in ("val_top1", "test_top1"))
-    of_controls = {
-        kind: [one.control for one in found.values()] for kind, found in controls.items()
-    }
+    of_controls = {kind: _drawn(kind, found) for kind, found in controls.items()}
     return [
         figures.accuracy_against_density(found, of_controls, val, "val", margin),
         figures.accuracy_against_density(found, of_controls, test, "test", None),
     ]
+
+
+def _drawn(kind: str, found: Mapping[Place, Beside]) -> list[Cell]:
+    """A control's cells; where one stands beside all reset points, those of the first."""
+    every = [one.control for one in found.values()]
+    points = sorted({cell.reset_epoch for cell in every})
+    if kind != "random_init" or _differ_by_point(every):
+        return every
+    return [cell for cell in every if cell.reset_epoch == points[0]]
+
+
+def _differ_by_point(of_control: Sequence[Cell]) -> bool:
+    masks: dict[tuple[float, int], set[str]] = {}
+    for cell in of_control:
+        for row in cell.done:
+            masks.setdefault((cell.sparsity, row["replicate"]), set()).add(row["mask"])
+    return any(len(each) > 1 for each in masks.values())
 
 
 def _curves(rows: Rows, found: Sequence[Cell], chosen: Sequence[Cell]) -> list[Curve]:
@@ -235,6 +253,8 @@ def _control_curves(
     rows: Rows, place: Place, controls: Mapping[str, Mapping[Place, Beside]], first_look: int
 ) -> list[Curve]:
     """The controls of one cell, of the replicate that the other curves are of."""
+    if not rows.dense:
+        return []
     where = f"{wording.level(place[0])} sparsity, reset to epoch {wording.epoch(place[1])}"
     return [
         Curve(

@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from itertools import count, pairwise
 from pathlib import Path
@@ -122,6 +122,7 @@ class Retraining:
         for record in report["records"]:
             self.rows.put(record["row"], record["epochs"])
             self._check_device(record["row"])
+            self._say_dead_layers(record["row"])
             self._say_backend(record["row"])
         ended = [(one["row"]["replicate"], one["row"]["ticket"]) for one in report["records"]]
         self.progress.see(report["rows"], ended)
@@ -150,6 +151,11 @@ class Retraining:
                 f"warning: NVML could not read the GPU of a trial on {row['node']}, so "
                 "gpu_utilisation and gpu_memory_bytes stay empty; the trial's log says why"
             )
+
+    def _say_dead_layers(self, row: Mapping[str, Any]) -> None:
+        """Of a chain, whose trial makes its masks; others are told before they are trained."""
+        if row["style"] == "iterative" and row["control"] == "none" and row["dead_layers"]:
+            self._say(f"{row['ticket']}: nothing is left of {', '.join(row['dead_layers'])}")
 
     def _say_backend(self, row: Mapping[str, Any]) -> None:
         """Say what `auto` measured where it first took a backend."""
@@ -187,6 +193,20 @@ class Retraining:
                 row = self.rows.tickets.get(key(before))
                 if key(ticket) not in self.rows.tickets and row and row["status"] != "done":
                     reason = f"the level before it, {before.name}, {row['status']}"
+                    self._fail(ticket, row["pack"], row["status"], reason)
+            self._end_those_beside(chain)
+
+    def _end_those_beside(self, chain: Sequence[Ticket]) -> None:
+        """Record the controls and retrainings of levels that ended before their masks were made."""
+        for cell in chain:
+            row = self.rows.tickets.get(key(cell))
+            mask = self.run.folder.replicate(cell.replicate).mask(cell.mask)
+            if row is None or row["status"] == "done" or is_there(mask):
+                continue
+            for ticket in grid(self.run.experiment):
+                same = (ticket.replicate, ticket.mask) == (cell.replicate, cell.mask)
+                if same and key(ticket) not in self.rows.tickets:
+                    reason = f"its mask was not made: {cell.name} {row['status']}"
                     self._fail(ticket, row["pack"], row["status"], reason)
 
     def _fail(self, ticket: Ticket, pack: str, status: str, error: str) -> None:

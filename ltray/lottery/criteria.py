@@ -14,6 +14,7 @@ from torch import nn
 from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from ltray.errors import LtrayError
 from ltray.experiment import Prune
 from ltray.lottery.masks import Mask, make_mask
 from ltray.models.seeding import random_numbers_of
@@ -125,12 +126,17 @@ def synflow_mask(  # noqa: PLR0913, PLR0917 (what is pruned, and how far)
         network, names, image: as of `synflow`.
         prune, density, output_layer: as of `make_mask`.
 
+    Raises:
+        LtrayError: nothing flows through some tensor, so that its weights cannot be told apart.
+
     Source: Tanaka et al. 2020, algorithm 1 (arXiv 2006.05467).
     """
     weights = _named(network, names)
     mask = {name: torch.ones_like(weight, dtype=torch.bool) for name, weight in weights.items()}
     for number in range(1, SYNFLOW_ROUNDS + 1):
         scores = synflow(network, names, image)
+        if number == 1:
+            _check_flow(scores)
         left = {name: scores[name].where(mask[name], -1.0) for name in names}
         share = (
             density ** (Decimal(number) / SYNFLOW_ROUNDS) if number < SYNFLOW_ROUNDS else density
@@ -140,6 +146,17 @@ def synflow_mask(  # noqa: PLR0913, PLR0917 (what is pruned, and how far)
             for name, weight in weights.items():
                 weight.mul_(mask[name])
     return mask
+
+
+def _check_flow(scores: Tensors) -> None:
+    still = [name for name, part in scores.items() if not bool(part.any())]
+    if still:
+        more = f" and {len(still) - 1} more" if len(still) > 1 else ""
+        found = (
+            f"synflow gives {still[0]}{more} nothing but zeros: activations with a ceiling, as"
+            " ReLU6 and hardswish, are at it when all weights are positive"
+        )
+        raise LtrayError("prune.criterion", found, "choose another one for this network")
 
 
 def _named(network: nn.Module, names: Sequence[str]) -> dict[str, nn.Parameter]:

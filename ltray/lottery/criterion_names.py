@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-from ltray.errors import LtrayError
 from ltray.own_code import OwnCode, is_own_code, read_own_code
 
 KEY = "prune.criterion"
@@ -13,10 +12,11 @@ def check_criterion(criterion: str, sha256: str | None = None) -> OwnCode | None
     """What a person's own criterion is made by; None for one that has a name.
 
     Args:
-        sha256: of the file that a run was made with; it may be gone since, not changed.
+        sha256: of the file that a run was made with. It may be gone or another one by now, and is
+            needed only where masks are still to be made.
 
     Raises:
-        LtrayError: there is no such file or function, it cannot be called so, or was changed.
+        LtrayError: there is no such file or function, or it cannot be called so.
     """
     if not is_own_code(criterion):
         return None
@@ -25,8 +25,7 @@ def check_criterion(criterion: str, sha256: str | None = None) -> OwnCode | None
         return OwnCode(KEY, Path(path), function, sha256, text=None)
     code = read_own_code(KEY, criterion, ARGUMENTS)
     if sha256 is not None and code.sha256 != sha256:
-        found = f"{path} is not the file that the run was made with"
-        raise LtrayError(KEY, found, "put that back, or give the experiment's own file")
+        return OwnCode(KEY, Path(path), function, sha256, text=None)
     return code
 
 

@@ -146,7 +146,7 @@ def _unpack(packed: torch.Tensor, shape: list[int]) -> torch.Tensor:
 
 def _flat(name: str, tensor: torch.Tensor) -> NDArray[np.floating]:
     if not bool(torch.isfinite(tensor).all()):
-        raise LtrayError(name, "has scores that are not finite", "lower train.lr: it diverged")
+        raise LtrayError(name, "has scores that are not finite", "lower train.lr if it diverged")
     flat: NDArray[np.floating] = tensor.detach().contiguous().reshape(-1).numpy()
     return flat
 

@@ -29,6 +29,7 @@ def own_scores(
     """
     with random_numbers_of(0):  # what the file draws while it is run is the same everywhere
         function = load(code)
+    shapes = {name: tuple(network.get_parameter(name).shape) for name in names}
     try:
         with random_numbers_of(seed):
             found = function(network=network, names=tuple(names), batches=tuple(batches))
@@ -36,13 +37,12 @@ def own_scores(
         raise its_error(code.path, error, f"{code.function} failed") from error
     if not isinstance(found, dict):
         raise _wrong(code, f"gives a {type(found).__name__}, not a dict")
-    return {name: _checked(code, name, found.get(name), network) for name in names}
+    return {name: _checked(code, name, found.get(name), shape) for name, shape in shapes.items()}
 
 
-def _checked(code: OwnCode, name: str, scores: object, network: nn.Module) -> torch.Tensor:
+def _checked(code: OwnCode, name: str, scores: object, expected: tuple[int, ...]) -> torch.Tensor:
     if not isinstance(scores, torch.Tensor):
         raise _wrong(code, f"gives no scores for '{name}'")
-    expected = tuple(network.get_parameter(name).shape)
     if tuple(scores.shape) != expected:
         raise _wrong(code, f"gives scores of {tuple(scores.shape)} for '{name}', not {expected}")
     on_cpu = scores.detach().cpu().double()

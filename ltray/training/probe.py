@@ -274,7 +274,9 @@ class _Probing:
 
     def _tickets(self, level: float) -> list[Callable[[], Network]]:
         size = self.experiment.sweep.tickets_per_trial
-        if size == "auto":
+        if self.experiment.prune.style == "iterative":
+            size = 1  # a chain trains its tickets one after the other
+        elif size == "auto":
             size = len(self.experiment.reset.epochs)
         bearable = max(2, int(LONG_PACK_STEP_SECONDS / self.step_seconds))
         mask = self._mask(level)

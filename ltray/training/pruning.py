@@ -1,6 +1,7 @@
 """From a trajectory to the mask files of an experiment."""
 
 import math
+from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 
@@ -119,17 +120,13 @@ class _Pruning:
         return own_scores(self.run.criterion, network, self.names, self._scored_images(), seed)
 
     def _weights(self, reset_epoch: float | None) -> Tensors:
-        if scored(self.prune) == "init":
-            state = dict(self._untrained().state_dict())
-        else:
-            state = load_weights(self._step_file(reset_epoch))
+        state = load_weights(self._step_file(reset_epoch))
         return {name: state[name] for name in self.names}
 
     def _network(self, reset_epoch: float | None) -> nn.Module:
         """In training mode, with the weights that are scored."""
-        network = self._untrained()
-        if scored(self.prune) != "init":
-            network.load_state_dict(load_weights(self._step_file(reset_epoch)))
+        network = untrained(self.run, self._batches, self.seed, self.place.device)
+        network.load_state_dict(load_weights(self._step_file(reset_epoch)))
         return network
 
     def _image(self) -> torch.Size:
@@ -139,12 +136,11 @@ class _Pruning:
         return torch.Size((data.channels, data.crop_size, data.crop_size))
 
     def _step_file(self, reset_epoch: float | None) -> Path:
-        if reset_epoch is None:
-            return self.folder.step(self.trajectory.total_steps)
-        return self.folder.step(step_of(reset_epoch, self.trajectory.steps_per_epoch))
-
-    def _untrained(self) -> nn.Module:
-        return untrained(self.run, self._batches, self.seed, self.place.device)
+        """Of the weights that are scored; the first step is always saved."""
+        if reset_epoch is not None:
+            return self.folder.step(step_of(reset_epoch, self.trajectory.steps_per_epoch))
+        at_first = scored(self.prune) == "init"
+        return self.folder.step(0 if at_first else self.trajectory.total_steps)
 
     @cached_property
     def _batches(self) -> Batches:
@@ -156,7 +152,15 @@ class _Pruning:
         wanted = math.ceil(SCORED_PER_CLASS * self._batches.classes / batch_size)
         stop = min(wanted, self._batches.steps_per_epoch)
         return [
-            (images[first : first + AT_ONCE], labels[first : first + AT_ONCE])
+            part
             for images, labels in self._batches.epoch(0, 0, stop)
-            for first in range(0, len(images), AT_ONCE)
+            for part in _equal_parts(images, labels)
         ]
+
+
+def _equal_parts(images: torch.Tensor, labels: torch.Tensor) -> Iterator[criteria.Batch]:
+    """As equal as can be: means of them are added up, and BatchNorm needs more than one image."""
+    parts = math.ceil(len(images) / AT_ONCE)
+    yield from zip(
+        torch.tensor_split(images, parts), torch.tensor_split(labels, parts), strict=True
+    )

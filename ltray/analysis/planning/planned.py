@@ -123,8 +123,18 @@ class _ToDo:
     def _retrainings(
         self, training: Training, workers: int, first: Estimate, between: Estimate
     ) -> Estimate:
-        trials = [pack_seconds(pack, self.experiment, training) for pack in self.packs]
-        return _schedule(trials, workers, first, between)
+        # What is not pruned in chains waits until these are done.
+        rounds = ([pack for pack in self.packs if pack.in_turn is turn] for turn in (True, False))
+        return total(
+            _schedule(
+                [pack_seconds(pack, self.experiment, training) for pack in packs],
+                workers,
+                first,
+                between,
+            )
+            for packs in rounds
+            if packs
+        )
 
 
 def planned(  # noqa: PLR0913, PLR0917 (what there is, and what of it is done)
@@ -191,7 +201,8 @@ def best_tickets_per_trial(plan: Plan, workers: int) -> tuple[int, float]:
     """
     experiment = plan.experiment
     points = len(experiment.reset.epochs)
-    planned_with = max((len(pack.seats) for pack in plan.packs), default=points)
+    sized = [len(pack.seats) for pack in plan.packs if not pack.in_turn]
+    planned_with = max(sized, default=points)
     sizes = {planned_with, *_sizes(points, len(experiment.prune.sparsities))}
     found = {
         size: _ToDo(
