@@ -34,7 +34,7 @@ from ltray.analysis.templates import rendered
 from ltray.experiment import Experiment
 from ltray.files import is_there, read_json, write_whole
 from ltray.layout import RunFolder
-from ltray.lottery.mask_names import masks_of
+from ltray.lottery.mask_names import has_masks_by_reset_point
 
 _TEMPLATE = "report.html.jinja"
 
@@ -103,7 +103,7 @@ def _findings(
         curves += _control_curves(rows, best.cell.place, controls, free)
     return {
         "answers": answered,
-        "fresh_by_point": any(mask.reset_epoch is not None for mask in masks_of(experiment)),
+        "fresh_by_point": has_masks_by_reset_point(experiment),
         "verdicts": _verdicts(answered, controls.get("random_init")),
         "controls": [_against(kind, found, experiment) for kind, found in controls.items()],
         "best": best,
@@ -116,7 +116,7 @@ def _findings(
         "heat_map": heat_map(found, margin, [cell.place for cell in chosen]),
         "legend": legend(margin),
         "glyphs": figures.GLYPHS,
-        "accuracy_figures": _accuracy_figures(found, controls, dense, margin),
+        "accuracy_figures": _accuracy_figures(found, controls, dense, experiment),
         "curves": curves,
         "curves_figure": figures.learning_curves(curves) if curves else None,
     }
@@ -195,33 +195,24 @@ def _accuracy_figures(
     found: Sequence[Cell],
     controls: Mapping[str, Mapping[Place, Beside]],
     dense: Sequence[Row],
-    margin: float,
+    experiment: Experiment,
 ) -> list[str]:
     if not dense or not any(cell.comparable for cell in found):
         return []
     val, test = (fmean(row[name] for row in dense) for name in ("val_top1", "test_top1"))
-    of_controls = {kind: _drawn(kind, found) for kind, found in controls.items()}
+    of_controls = {kind: _drawn(kind, found, experiment) for kind, found in controls.items()}
     return [
-        figures.accuracy_against_density(found, of_controls, val, "val", margin),
+        figures.accuracy_against_density(found, of_controls, val, "val", experiment.report.margin),
         figures.accuracy_against_density(found, of_controls, test, "test", None),
     ]
 
 
-def _drawn(kind: str, found: Mapping[Place, Beside]) -> list[Cell]:
+def _drawn(kind: str, found: Mapping[Place, Beside], experiment: Experiment) -> list[Cell]:
     """A control's cells; where one stands beside all reset points, those of the first."""
     every = [one.control for one in found.values()]
-    points = sorted({cell.reset_epoch for cell in every})
-    if kind != "random_init" or _differ_by_point(every):
+    if kind != "random_init" or has_masks_by_reset_point(experiment):
         return every
-    return [cell for cell in every if cell.reset_epoch == points[0]]
-
-
-def _differ_by_point(of_control: Sequence[Cell]) -> bool:
-    masks: dict[tuple[float, int], set[str]] = {}
-    for cell in of_control:
-        for row in cell.done:
-            masks.setdefault((cell.sparsity, row["replicate"]), set()).add(row["mask"])
-    return any(len(each) > 1 for each in masks.values())
+    return [cell for cell in every if cell.reset_epoch == min(experiment.reset.epochs)]
 
 
 def _curves(rows: Rows, found: Sequence[Cell], chosen: Sequence[Cell]) -> list[Curve]:

@@ -38,6 +38,11 @@ def scored(prune: Prune) -> Scored:
     return "init" if prune.criterion in AT_INITIALISATION else "final"
 
 
+def has_masks_by_reset_point(experiment: Experiment) -> bool:
+    """Whether each reset point has masks of its own, and not one mask a level for them all."""
+    return scored(experiment.prune) == "reset" or experiment.prune.style == "iterative"
+
+
 def mask_of(experiment: Experiment, sparsity: float, reset_epoch: float) -> MaskOf:
     """The mask of one cell of the grid.
 
@@ -55,7 +60,7 @@ def mask_of(experiment: Experiment, sparsity: float, reset_epoch: float) -> Mask
         "min_layer_density": as_written(prune.min_layer_density),
     }
     point = None
-    if scored(prune) == "reset" or prune.style == "iterative":
+    if has_masks_by_reset_point(experiment):
         point = reset_epoch
         decides["reset"] = as_written(reset_epoch)
     if prune.style == "iterative":
