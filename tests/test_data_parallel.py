@@ -192,7 +192,7 @@ def test_batch_norm_keeps_the_precision_of_its_input(pair: Crew) -> None:
 def scores(group: Group, run: Run) -> Scores:
     place = this_place()
     batches = open_batches(run, place, 0, group)
-    model = untrained(run, batches, 0, place.device)
+    model = untrained(run, batches.classes, 0, place.device)
     start = Snapshot(step=0, model=dict(model.state_dict()))
     network = Network("dense", model, start, {}, recipe_of({}), 0)
     return evaluate([Loop((network,))], batches)[0]

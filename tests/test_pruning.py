@@ -35,7 +35,7 @@ def pruned(run: Run) -> Run:
 
 def initial(run: Run, replicate: int = 0) -> torch.nn.Module:
     batches = open_batches(run, this_place(), data_seed=replicate)
-    return untrained(run, batches, run.experiment.seed + replicate, torch.device("cpu"))
+    return untrained(run, batches.classes, run.experiment.seed + replicate, torch.device("cpu"))
 
 
 def assert_masks(run: Run, scores: dict[str, torch.Tensor], replicate: int = 0) -> None:

@@ -112,7 +112,7 @@ class _DenseRun:
         experiment = self.run.experiment
         packs_without_gpus = experiment.sweep.gpus_per_trial == 0
         device = torch.device("cpu") if packs_without_gpus else self.place.device
-        model = untrained(self.run, self.batches, self.seed, device)
+        model = untrained(self.run, self.batches.classes, self.seed, device)
         prunable(model, experiment.prune.keep_dense)
         check_covers(experiment.sweep.backend, model)
 
@@ -169,7 +169,7 @@ class _DenseRun:
         return load_snapshot(steps[max(saved)]) if saved else None
 
     def _network(self, snapshot: Snapshot | None) -> Network:
-        model = untrained(self.run, self.batches, self.seed, self.place.device)
+        model = untrained(self.run, self.batches.classes, self.seed, self.place.device)
         start = snapshot or Snapshot(step=0, model=dict(model.state_dict()))
         if self.group.size > 1:
             return SharedNetwork(

@@ -125,7 +125,7 @@ class _Pruning:
 
     def _network(self, reset_epoch: float | None) -> nn.Module:
         """In training mode, with the weights that are scored."""
-        network = untrained(self.run, self._batches, self.seed, self.place.device)
+        network = untrained(self.run, self._batches.classes, self.seed, self.place.device)
         network.load_state_dict(load_weights(self._step_file(reset_epoch)))
         return network
 

@@ -8,17 +8,16 @@ from typing import Any
 
 import torch
 
-from ltray.experiment import step_of
 from ltray.files import is_there, read_json, remove, write_json
-from ltray.lottery.masks import Mask, dead_layers, kept_weights, load_mask, shuffled
-from ltray.lottery.snapshot import Snapshot, load_snapshot, load_weights, save_snapshot
-from ltray.lottery.tickets import Pack, Ticket, level_before, ticket_columns
+from ltray.lottery.masks import Mask, dead_layers, kept_weights
+from ltray.lottery.snapshot import Snapshot, load_snapshot, save_snapshot
+from ltray.lottery.tickets import Pack, Ticket, ticket_columns
 from ltray.lottery.trajectory import EpochRow, Trajectory, read_trajectory
 from ltray.memory import is_out_of_memory
-from ltray.randomness import seed_for
 from ltray.run import Run
-from ltray.tensors import Tensors, read_tensors, write_tensors
+from ltray.tensors import write_tensors
 from ltray.training.backends.trial import Choice, choose
+from ltray.training.first_weights import first_weights, own_mask, reset_step
 from ltray.training.fit import Member, fit
 from ltray.training.gpu_use import GpuUse
 from ltray.training.network import Network
@@ -94,7 +93,7 @@ class _Retraining:
         )
         left = [one for one in pack.tickets if not is_there(self.folder.ticket(one.name).done)]
         self.tickets = {ticket.name: ticket for ticket in left}
-        self.masks = {name: self._mask(ticket) for name, ticket in self.tickets.items()}
+        self.masks = {name: own_mask(self.folder, one) for name, one in self.tickets.items()}
         self.states = States(self._write_state, self.place.leaves or str)
         self.choices: dict[str, Choice] = {}
 
@@ -184,12 +183,8 @@ class _Retraining:
             choice = next(iter(self.choices.values()))
         return choice
 
-    def _mask(self, ticket: Ticket) -> Mask:
-        mask = load_mask(self.folder.mask(ticket.mask))
-        return shuffled(mask, ticket.seed) if ticket.control == "shuffled_mask" else mask
-
     def _network(self, ticket: Ticket, device: torch.device) -> Network:
-        model = untrained(self.run, self.batches, ticket.seed, device)
+        model = untrained(self.run, self.batches.classes, ticket.seed, device)
         return Network(
             ticket.name,
             model,
@@ -204,26 +199,13 @@ class _Retraining:
         state = self.folder.ticket(ticket.name).state
         if is_there(state):
             return load_snapshot(state)
-        return Snapshot(step=self._first_step(ticket), model=self._first_weights(ticket))
-
-    def _first_weights(self, ticket: Ticket) -> Tensors:
-        """Fresh ones, those of its reset point, or the trained ones that it was pruned from."""
-        if ticket.control == "random_init":
-            seed = seed_for(ticket.seed, "random_init")
-            return dict(untrained(self.run, self.batches, seed, torch.device("cpu")).state_dict())
-        if ticket.reset_method == "weights":
-            return load_weights(self.folder.step(self._reset_step(ticket)))
-        before = level_before(self.run.experiment, ticket)
-        if before is None:
-            return load_weights(self.folder.step(self.trajectory.total_steps))
-        weights, _ = read_tensors(self.folder.ticket(before.name).weights)
-        return weights
+        weights = first_weights(self.run, ticket, self.trajectory, self.batches.classes)
+        return Snapshot(step=self._first_step(ticket), model=weights)
 
     def _first_step(self, ticket: Ticket) -> int:
-        return self._reset_step(ticket) if ticket.reset_schedule == "continue" else 0
-
-    def _reset_step(self, ticket: Ticket) -> int:
-        return step_of(ticket.reset_epoch, self.recipe.steps_per_epoch)
+        if ticket.reset_schedule == "restart":
+            return 0
+        return reset_step(ticket, self.trajectory)
 
     def _on_epoch(self, networks: Sequence[Network]) -> None:
         whole = [network for network in networks if not network.diverged]

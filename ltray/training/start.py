@@ -36,7 +36,7 @@ def _data_set(folder: DataFolder, data: Data, device: torch.device, threads: int
     return open_data_set(folder, read_manifest(folder), data, device, threads)
 
 
-def untrained(run: Run, batches: Batches, seed: int, device: torch.device) -> torch.nn.Module:
+def untrained(run: Run, classes: int, seed: int, device: torch.device) -> torch.nn.Module:
     """The network with the initial weights of a seed.
 
     Raises:
@@ -49,7 +49,7 @@ def untrained(run: Run, batches: Batches, seed: int, device: torch.device) -> to
         check_unchanged(run.network, run.folder.network)
     model = build(
         run.experiment.model.arch,
-        batches.classes,
+        classes,
         data.channels,
         data.crop_size,
         seed_for(seed, "initial weights"),
