@@ -3,6 +3,8 @@
 experiment = ltray.load_experiment("experiments/digits.yaml")
 results = ltray.run_sweep(experiment, say=print)
 results.tickets  # a pandas data frame, one row per ticket
+
+model, mask = ltray.load_ticket("folder")  # of `python -m ltray.export`
 """
 
 from typing import TYPE_CHECKING, Any
@@ -12,14 +14,28 @@ if TYPE_CHECKING:
     from ltray.api import load_experiment, run_sweep
     from ltray.errors import LtrayError
     from ltray.experiment import Experiment
+    from ltray.lottery.exported import (
+        apply_mask,
+        keep_masked,
+        load_ticket,
+        network_inputs,
+        read_about,
+        to_torch_prune,
+    )
 
 __all__ = [
     "Experiment",
     "LtrayError",
     "Results",
+    "apply_mask",
+    "keep_masked",
     "load_experiment",
+    "load_ticket",
+    "network_inputs",
+    "read_about",
     "read_results",
     "run_sweep",
+    "to_torch_prune",
 ]
 
 # Imported when they are first asked for: `import ltray` and `--help` must stay quick.
@@ -30,6 +46,17 @@ _HOMES = {
     "load_experiment": "ltray.api",
     "read_results": "ltray.analysis.results",
     "run_sweep": "ltray.api",
+    **dict.fromkeys(
+        (
+            "apply_mask",
+            "keep_masked",
+            "load_ticket",
+            "network_inputs",
+            "read_about",
+            "to_torch_prune",
+        ),
+        "ltray.lottery.exported",
+    ),
 }
 
 

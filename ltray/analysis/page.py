@@ -6,15 +6,14 @@ from statistics import fmean
 from typing import Any
 
 from ltray.analysis import accounts, figures, layers, wording
+from ltray.analysis.chosen import verdicts
 from ltray.analysis.columns import Row
 from ltray.analysis.controls import (
     WHAT,
     Beside,
-    Verdict,
     beside,
     beyond_control,
     single_pairs,
-    verdict,
 )
 from ltray.analysis.correct import COLUMNS, PerImage, read_per_image
 from ltray.analysis.figures import Curve
@@ -23,7 +22,6 @@ from ltray.analysis.heat_map import heat_map, legend, tone
 from ltray.analysis.results import DENSE, Rows, collect
 from ltray.analysis.speedup_section import speedup_content
 from ltray.analysis.statistics import (
-    Answer,
     answers,
     best_of,
     beyond_chance,
@@ -104,7 +102,7 @@ def _findings(
     return {
         "answers": answered,
         "fresh_by_point": has_masks_by_reset_point(experiment),
-        "verdicts": _verdicts(answered, controls.get("random_init")),
+        "verdicts": verdicts(answered, controls.get("random_init")),
         "controls": [_against(kind, found, experiment) for kind, found in controls.items()],
         "best": best,
         "told": sum(answer.validation is not None for answer in answered),
@@ -119,17 +117,6 @@ def _findings(
         "accuracy_figures": _accuracy_figures(found, controls, dense, experiment),
         "curves": curves,
         "curves_figure": figures.learning_curves(curves) if curves else None,
-    }
-
-
-def _verdicts(
-    answered: Sequence[Answer], fresh: Mapping[Place, Beside] | None
-) -> dict[float, Verdict]:
-    """Reset point -> what may be said of its sparsest matching ticket."""
-    return {
-        answer.reset_epoch: verdict(None if fresh is None else fresh[answer.cell.place])
-        for answer in answered
-        if answer.cell is not None
     }
 
 

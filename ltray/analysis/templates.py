@@ -21,11 +21,20 @@ FILTERS = (
 
 def rendered(template: str, content: Mapping[str, Any]) -> str:
     """A page as HTML; a name that the template lacks is an error."""
+    return _rendered(template, content, autoescape=True)
+
+
+def rendered_text(template: str, content: Mapping[str, Any]) -> str:
+    """The same of a template that is plain text."""
+    return _rendered(template, content, autoescape=False)
+
+
+def _rendered(template: str, content: Mapping[str, Any], autoescape: bool) -> str:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
+        autoescape=autoescape,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

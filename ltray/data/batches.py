@@ -93,7 +93,7 @@ def open_data_set(  # noqa: PLR0913, PLR0917 (where from, which, and where to)
         images = open_images(folder, manifest, labelled, device, threads, resident)
         return Split(images, torch.from_numpy(labelled.labels).to(device), labelled.parts)
 
-    mean, std = _normalisation(manifest)
+    mean, std = normalisation(manifest)
     return DataSet(
         data=data,
         train=split(selection.train),
@@ -106,7 +106,7 @@ def open_data_set(  # noqa: PLR0913, PLR0917 (where from, which, and where to)
     )
 
 
-def _normalisation(manifest: Manifest) -> tuple[Sequence[float], Sequence[float]]:
+def normalisation(manifest: Manifest) -> tuple[Sequence[float], Sequence[float]]:
     """Mean and deviation that make pixels into what a network sees.
 
     Colour images are standardised per channel by the train shards' own statistics, as is usual for

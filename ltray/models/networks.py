@@ -2,7 +2,7 @@
 
 from torch import nn
 
-from ltray.models import classics
+from ltray.models.classics import conv, lenet_300_100, resnet20, vgg16_cifar
 from ltray.models.names import CLASSICS, check_arch
 from ltray.models.own_networks import check_own_network, own_network
 from ltray.models.seeding import random_numbers_of
@@ -35,17 +35,22 @@ def build(arch: str, classes: int, channels: int, image_size: int, seed: int) ->
     if arch not in CLASSICS:
         import_torchvision()  # here, so that nothing it does can draw from the seed
     with random_numbers_of(seed):
-        return _construct(arch, classes, channels, image_size)
+        return construct(arch, classes, channels, image_size)
 
 
-def _construct(arch: str, classes: int, channels: int, image_size: int) -> nn.Module:
+def construct(arch: str, classes: int, channels: int, image_size: int) -> nn.Module:
+    """The untrained network of a name, drawn from torch's random numbers; arguments as of `build`.
+
+    Raises:
+        LtrayError: it cannot take such images.
+    """
     match arch:
         case "lenet_300_100":
-            return classics.lenet_300_100(classes, channels, image_size)
+            return lenet_300_100(classes, channels, image_size)
         case "conv2" | "conv4" | "conv6":
-            return classics.conv(int(arch[-1]), classes, channels, image_size)
+            return conv(int(arch[-1]), classes, channels, image_size)
         case "resnet20":
-            return classics.resnet20(classes, channels)
+            return resnet20(classes, channels)
         case "vgg16_cifar":
-            return classics.vgg16_cifar(classes, channels, image_size)
+            return vgg16_cifar(classes, channels, image_size)
     return torchvision_network(arch, classes, channels, image_size)

@@ -1,0 +1,224 @@
+"""A ticket as a folder that anyone can load: files, card, loading code, and a check of it all."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save
+
+from ltray.analysis import wording
+from ltray.analysis.chosen import Chosen
+from ltray.analysis.columns import Row
+from ltray.analysis.onnx import onnx_of
+from ltray.analysis.ticket_card import ticket_card
+from ltray.data.batches import normalisation
+from ltray.data.manifest import Manifest, read_manifest
+from ltray.data.selection import chosen_classes, image_counts
+from ltray.errors import LtrayError, StageFailed
+from ltray.files import is_there, names_below, read_json, sha256_of, write_json, write_whole
+from ltray.lottery.exported import (
+    ABOUT,
+    FORMAT,
+    MASK,
+    OWN_HASH,
+    WEIGHTS,
+    hash_of,
+    load_described,
+    read_about,
+)
+from ltray.lottery.masks import Mask
+from ltray.lottery.standalone import standalone
+from ltray.lottery.tickets import Ticket
+from ltray.lottery.trajectory import read_trajectory
+from ltray.own_code import load
+from ltray.run import Run
+from ltray.say import Say
+from ltray.tensors import Tensors, read_tensors
+from ltray.training.first_weights import first_weights, own_mask
+from ltray.training.recheck import Rechecked, recheck
+
+CARD = "README.md"
+LOADER = "load_ticket.py"
+NETWORK = "network.py"
+ONNX = "model.onnx"
+NAMES = {ABOUT, MASK, *WEIGHTS.values(), CARD, LOADER, NETWORK, ONNX}
+LOADERS = (
+    "load_ticket",
+    "read_about",
+    "network_inputs",
+    "apply_mask",
+    "keep_masked",
+    "to_torch_prune",
+)
+# Of a ticket's row: what says more of a machine than of the ticket, and its addresses.
+LEFT_OUT = {"node", "cuda_visible_devices", "pack", "attempts", "error", "status", "matching"}
+MOST_DIFFERING = 0.01  # of the images: what other kernels may change, and a wrong file does not
+
+
+def export(  # noqa: PLR0913, PLR0917 (what, where to, and what a person adds)
+    run: Run, chosen: Chosen, folder: Path, licence: str | None, with_onnx: bool, say: Say
+) -> None:
+    """Write a ticket's folder, ticket.json last; what is there already is left as it is.
+
+    Raises:
+        LtrayError: the folder holds something else, or the shards are not there.
+        StageFailed: the run's own files are damaged, or what was written is not the ticket.
+    """
+    wanted = {ABOUT, MASK, *WEIGHTS.values(), CARD, LOADER} | ({ONNX} if with_onnx else set())
+    if _is_there_already(run, chosen, folder, wanted):
+        say(f"{folder} has it already")
+        return
+    written = _Export(run, chosen, folder)
+    written.tensors()
+    checked = written.check(say)
+    if with_onnx:
+        written.onnx()
+    written.words(licence, checked)
+    say(f"{folder}: {wording.data_size(written.bytes)}, loads and is right on the same images")
+
+
+def _is_there_already(run: Run, chosen: Chosen, folder: Path, wanted: set[str]) -> bool:
+    """Whether this ticket lies there whole; refuses a folder that is in use for something else."""
+    there = set(names_below(folder))
+    if others := sorted(there - NAMES):
+        found = f"{folder} holds {wording.listed(others[:3])}, which no export writes"
+        raise LtrayError("--to", found, "name a new folder")
+    if ABOUT not in there:
+        return False
+    about = read_about(folder)
+    source = about["run"], about["row"]["replicate"], about["row"]["ticket"]
+    if source != (run.folder.path.name, chosen.row["replicate"], chosen.row["ticket"]):
+        raise LtrayError("--to", f"{folder} holds another ticket, {source[2]}", "name a new folder")
+    return wanted <= there
+
+
+class _Export:
+    """One folder on its way."""
+
+    def __init__(self, run: Run, chosen: Chosen, folder: Path) -> None:
+        self.run = run
+        self.chosen = chosen
+        self.folder = folder
+        self.hashes: dict[str, str] = {}
+        self.bytes = 0
+        self.ticket = _ticket_of(chosen.row)
+        self.replicate = run.folder.replicate(self.ticket.replicate)
+        self.manifest: Manifest = read_manifest(run.data)
+        trajectory = read_trajectory(self.replicate)
+        assert trajectory is not None, "a ticket that is done has a trajectory"
+        self.trajectory = trajectory
+        self.classes = chosen_classes(run.experiment.data, len(self.manifest.class_names))
+
+    def tensors(self) -> None:
+        """Write mask, first weights and trained weights."""
+        mask = own_mask(self.replicate, self.ticket)
+        trained = self._trained(mask)
+        start = first_weights(self.run, self.ticket, self.trajectory, len(self.classes))
+        masked = {name: _masked(value, mask.get(name)) for name, value in start.items()}
+        self._write(MASK, save(mask))
+        self._write(WEIGHTS["start"], _saved(masked))
+        self._write(WEIGHTS["trained"], _saved(trained))
+
+    def check(self, say: Say) -> dict[str, Rechecked]:
+        """Load the folder as a stranger does, and see that the network is right as it was."""
+        own = None if self.run.network is None else load(self.run.network)
+        model, _ = load_described(self.folder, self.about({}), "trained", own)
+        say("measuring what was written, image by image")
+        found = recheck(self.run, model, self.replicate.ticket(self.ticket.name).correct)
+        for split, one in found.items():
+            part = "" if one.images == one.of else f" of {one.of:,}"
+            say(f"{split}: {one.differ} of {one.images:,}{part} images differ, on {one.device}")
+            if one.differ > MOST_DIFFERING * one.images:
+                problem = f"the network that was written is another on {one.differ} images"
+                raise StageFailed(str(self.folder), problem, "report this: it is a fault of ltray")
+        return found
+
+    def onnx(self) -> None:
+        """Write the trained network as ONNX."""
+        own = None if self.run.network is None else load(self.run.network)
+        model, _ = load_described(self.folder, self.about({}), "trained", own)
+        self._write(ONNX, onnx_of(model, self.run.experiment.data))
+
+    def words(self, licence: str | None, checked: Mapping[str, Rechecked]) -> None:
+        """Write loading code and card, then ticket.json."""
+        if self.run.network is not None:
+            self._write(NETWORK, self.run.network.content)
+        self._write(LOADER, loading_code().encode())
+        about = self.about(checked)
+        if not is_there(self.folder / CARD):  # a person may have written in it
+            counts = image_counts(self.manifest, self.run.experiment.data)
+            card = ticket_card(self.run.experiment, self.chosen, about, counts, licence)
+            write_whole(self.folder / CARD, card.encode())
+        write_json(self.folder / ABOUT, {**about, OWN_HASH: hash_of(about)})
+
+    def about(self, checked: Mapping[str, Rechecked]) -> dict[str, Any]:
+        """What ticket.json says, but for its own hash."""
+        experiment = self.run.experiment
+        data = experiment.data
+        mean, std = normalisation(self.manifest)
+        network = self.run.network
+        arch = experiment.model.arch if network is None else f"{NETWORK}:{network.function}"
+        described = experiment.model_dump(mode="json")
+        described["data"].pop("path")  # of this machine
+        described["model"]["arch"] = arch
+        return {
+            "format": FORMAT,
+            "run": self.run.folder.path.name,
+            "network": {
+                "arch": arch,
+                "own": network is not None,
+                "classes": len(self.classes),
+                "channels": data.channels,
+                "image_size": data.crop_size,
+            },
+            "images": {
+                "stored_size": data.image_size,
+                "crop_size": data.crop_size,
+                "resize": data.resize,
+                "channels": data.channels,
+                "mean": list(mean),
+                "std": list(std),
+            },
+            "class_names": [self.manifest.class_names[label] for label in self.classes],
+            "row": {name: value for name, value in self.chosen.row.items() if name not in LEFT_OUT},
+            "experiment": described,
+            "source_fingerprint": self.run.fingerprint,
+            "checked": {split: asdict(one) for split, one in checked.items()},
+            "sha256": dict(sorted(self.hashes.items())),
+        }
+
+    def _trained(self, mask: Mask) -> Tensors:
+        folder = self.replicate.ticket(self.ticket.name)
+        if sha256_of(folder.weights) != read_json(folder.done)["sha256"][folder.weights.name]:
+            mend = f"remove {folder.path} and sweep again: it is trained anew, to the same bits"
+            raise StageFailed(str(folder.weights), "has changed since it was trained", mend)
+        weights, _ = read_tensors(folder.weights)
+        alive = [name for name, part in mask.items() if bool(weights[name][~part].any())]
+        assert not alive, f"masked weights of {alive} are not zero"
+        return weights
+
+    def _write(self, name: str, content: bytes) -> None:
+        write_whole(self.folder / name, content)
+        self.hashes[name] = hashlib.sha256(content).hexdigest()
+        self.bytes += len(content)
+
+
+def loading_code() -> str:
+    """load_ticket.py of an exported folder."""
+    preface = '"""Loads the ticket in this folder, and keeps it sparse. Of ltray, Apache-2.0."""'
+    return standalone("ltray.lottery.exported", LOADERS, preface)
+
+
+def _ticket_of(row: Row) -> Ticket:
+    return Ticket(**{each.name: row[each.name] for each in fields(Ticket)})
+
+
+def _masked(weights: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+    return weights if mask is None else weights.masked_fill(~mask, 0)
+
+
+def _saved(tensors: Tensors) -> bytes:
+    return save({name: value.contiguous() for name, value in tensors.items()})
