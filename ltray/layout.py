@@ -104,6 +104,33 @@ class ReplicateFolder:
 
 
 @dataclass(frozen=True)
+class StabilityFolder:
+    """`stability`: what lies between two copies of a ticket, which lie with the other tickets."""
+
+    path: Path
+
+    def line(self, replicate: int, name: str) -> Path:
+        """Of the pair whose first copy has that ticket name."""
+        return self.path / f"replicate-{replicate}" / f"{name}.json"
+
+    @property
+    def table(self) -> Path:
+        return self.path / "barriers.parquet"
+
+    @property
+    def launches(self) -> Path:
+        """launches.json of this command; those of the sweep tell of nothing else."""
+        return self.path / "launches.json"
+
+    def tune(self, launch: str) -> Path:
+        return self.path / "tune" / launch
+
+    @property
+    def report(self) -> Path:
+        return self.path / "report.html"
+
+
+@dataclass(frozen=True)
 class RunFolder:
     """`<root>/<experiment id>`: everything that one experiment gave."""
 
@@ -132,6 +159,10 @@ class RunFolder:
     @property
     def report(self) -> Path:
         return self.path / "report.html"
+
+    @property
+    def stability(self) -> StabilityFolder:
+        return StabilityFolder(self.path / "stability")
 
     @property
     def launches(self) -> Path:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "ltray"
-COMMANDS = {"plan", "prepare", "dense", "sweep", "report", "published"}
+COMMANDS = {"plan", "prepare", "dense", "sweep", "report", "published", "export", "stability"}
 # A module may import from rooms with a lower number, and from its own room.
 LEVELS = {
     "errors": 0,

@@ -14,13 +14,15 @@ from ltray.cluster.nodes import Demands
 from ltray.cluster.resources import Cluster
 from ltray.cluster.tracking import MakeTracker
 from ltray.files import is_there, read_json, write_json
-from ltray.layout import RunFolder
 
 PACKAGES = ("ltray", "ray", "torch")
 
 
 class Launch:
-    """One call of a command on a run, which adds itself to launches.json.
+    """One call of a command on a run, which adds itself to a launches.json.
+
+    Args:
+        record: that file.
 
     Attributes:
         demands: what it asks of every process that works for it.
@@ -30,7 +32,7 @@ class Launch:
 
     def __init__(
         self,
-        run: RunFolder,
+        record: Path,
         demands: Demands,
         broken: BrokenGpus,
         make_tracker: MakeTracker | None = None,
@@ -38,7 +40,7 @@ class Launch:
         self.demands = demands
         self.broken = broken
         self.make_tracker = make_tracker
-        self._path = run.launches
+        self._path = record
         self._before = read_json(self._path)["launches"] if is_there(self._path) else []
         self._started = datetime.now(UTC)
         self._stages: dict[str, float] = {}

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
+from pathlib import Path
 
 from ltray.analysis.accounts import RETRAININGS
 from ltray.analysis.card import write_card
@@ -47,7 +48,7 @@ def prepare_run(run: Run, connection: Connection, say: Say, checksums: bool = Fa
         LtrayError: the source is not what it should be.
         StageFailed: a part could not be written.
     """
-    with _only_driver(run) as lease:
+    with sole_driver(run) as lease:
         say = lease.also(say)
         prepared = is_there(run.data.manifest)
         if prepared and not checksums:
@@ -57,7 +58,7 @@ def prepare_run(run: Run, connection: Connection, say: Say, checksums: bool = Fa
             remove_copies(run, say)
             say(f"already prepared: {run.data.path}")
             return read_manifest(run.data)
-        with _launch(run, lease, connection, say) as (launch, cluster):
+        with launched(run, lease, connection, say) as (launch, cluster):
             cpu_work = CpuWork(cluster, say)
             if checksums:
                 with launch.stage("checksums"):
@@ -96,14 +97,14 @@ def dense_run(
         StageFailed: a stage could not do its work.
     """
     check_tracker(track)
-    with _only_driver(run) as lease:
+    with sole_driver(run) as lease:
         say = lease.also(say)
         whole = whole_trajectories(run)
         if len(whole) == run.experiment.replicates:
             write_experiment(run)
             say(f"already whole: {run.folder.replicate(0).trajectory.parent}")
             return whole
-        with _launch(run, lease, connection, say, track) as (launch, cluster):
+        with launched(run, lease, connection, say, track) as (launch, cluster):
             whole = _dense_stages(run, launch, cluster, say)
         patiently(partial(_write_tables, run), run.folder.path)
         return whole
@@ -121,7 +122,7 @@ def sweep_run(run: Run, connection: Connection, say: Say, track: str | None = No
     """
     check_tracker(track)
     keys = [key(ticket) for ticket in grid(run.experiment)]
-    with _only_driver(run) as lease:
+    with sole_driver(run) as lease:
         say = lease.also(say)
         rows = patiently(partial(collect, run.folder), run.folder.path)
         ended = [one for one in keys if one in rows.tickets and not _failed(rows, one)]
@@ -137,7 +138,12 @@ def sweep_run(run: Run, connection: Connection, say: Say, track: str | None = No
 
 
 @contextmanager
-def _only_driver(run: Run) -> Iterator[Lease]:
+def sole_driver(run: Run) -> Iterator[Lease]:
+    """Hold the run's lease, where its root can be written to.
+
+    Raises:
+        LtrayError: another driver has it, or it cannot.
+    """
     check_writable(run.folder.path.parent, "--root")
     with only_driver(run.folder) as lease:
         yield lease
@@ -146,8 +152,8 @@ def _only_driver(run: Run) -> Iterator[Lease]:
 def _sweep(  # noqa: PLR0913, PLR0917 (what a launch needs)
     run: Run, rows: Rows, lease: Lease, connection: Connection, say: Say, track: str | None
 ) -> None:
-    launched = _launch(run, lease, connection, say, track)
-    with launched as (launch, cluster), SweepSeries(run) as series:
+    opened = launched(run, lease, connection, say, track)
+    with opened as (launch, cluster), SweepSeries(run) as series:
         keys = [key(ticket) for ticket in grid(run.experiment)]
         show(keys, rows, run.experiment.report.margin, series)
         sweep = run.experiment.sweep
@@ -176,17 +182,26 @@ def _sweep(  # noqa: PLR0913, PLR0917 (what a launch needs)
 
 
 @contextmanager
-def _launch(
-    run: Run, lease: Lease, connection: Connection, say: Say, track: str | None = None
+def launched(  # noqa: PLR0913, PLR0917 (what a launch needs)
+    run: Run,
+    lease: Lease,
+    connection: Connection,
+    say: Say,
+    track: str | None = None,
+    record: Path | None = None,
 ) -> Iterator[tuple[Launch, Cluster]]:
     """A Ray session, with how long each stage took written down however it ends.
+
+    Args:
+        record: the file that this is written to; the sweep's when None.
 
     Raises:
         LtrayError: another driver of the cluster is at work on the run; a node has another
             ltray than this process, or does not reach the root.
     """
     make_tracker = Trackers(track, run.folder.path.name) if track else None
-    launch = Launch(run.folder, demands(run.folder, lease.token), BrokenGpus(say), make_tracker)
+    needed = demands(run.folder, lease.token)
+    launch = Launch(record or run.folder.launches, needed, BrokenGpus(say), make_tracker)
     for folder in (run.folder.path, run.data.path):
         remove_abandoned(folder)
     with ExitStack() as stack:

@@ -15,6 +15,7 @@ from ltray.cluster.metrics import DENSE, SeeShown, trial_series, unseen
 from ltray.cluster.nodes import Demands
 from ltray.cluster.notices import Watch, drain_this_node, this_machine
 from ltray.errors import LtrayError, MachineLeaves
+from ltray.lottery.pairs import Pair
 from ltray.lottery.tickets import Pack, TicketKey
 from ltray.patience import patiently
 from ltray.run import Run
@@ -69,6 +70,16 @@ def pack_trial(config: Row, run: Run, wanted: Demands, packs: dict[str, Pack]) -
     replicate = pack.tickets[0].replicate
     with trial_series(run, replicate, pack.name, len(pack.tickets)) as see:
         _reporting(train, run, Reports(_due(config), see=see))
+
+
+def line_trial(config: Row, run: Run, wanted: Demands, pairs: dict[str, Pair]) -> None:
+    """Tune's trainable for the line between two copies of a ticket."""
+    from ltray.training.error_line import measure_line
+
+    def measure(reports: Reports, _leaves: Leaves) -> None:
+        reports.add([], [measure_line(run, pairs[config["line"]], place_of(config, wanted))])
+
+    _reporting(measure, run, Reports(_due(config)))
 
 
 def _reporting(train: Callable[["Reports", Leaves], None], run: Run, reports: "Reports") -> None:

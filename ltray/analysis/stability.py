@@ -1,0 +1,287 @@
+"""The barrier between two copies of a ticket, by reset point: table, figure and page."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from io import BytesIO
+from statistics import fmean
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ltray.analysis import figures
+from ltray.analysis.columns import TIME, Row
+from ltray.analysis.figures import LINES, look, new_axes, percent_axis, styled, svg_of
+from ltray.analysis.grid import Over
+from ltray.analysis.intervals import Interval, mean_interval
+from ltray.analysis.results import Rows
+from ltray.analysis.templates import rendered
+from ltray.analysis.wording import epoch, level
+from ltray.files import is_there, read_json, write_whole
+from ltray.lottery.pairs import Pair
+from ltray.lottery.tickets import key
+from ltray.run import Run
+
+STABLE = 0.02  # error barrier at which Frankle et al. 2020 (arXiv 1912.05671) call training stable
+NUMBER = pa.float64()
+SCHEMA = pa.schema(
+    [
+        ("replicate", pa.int64()),
+        ("ticket", pa.string()),
+        ("other", pa.string()),
+        ("sparsity", NUMBER),
+        ("reset_epoch", NUMBER),
+        ("at", pa.list_(NUMBER)),
+        *[
+            (f"{split}_{what}", kind)
+            for split in ("val", "test")
+            for what, kind in (
+                ("errors", pa.list_(NUMBER)),
+                ("barrier", NUMBER),
+                ("barrier_low", NUMBER),
+                ("barrier_high", NUMBER),
+            )
+        ],
+        ("device", pa.string()),
+        ("node", pa.string()),
+        ("seconds", NUMBER),
+        ("finished_at", TIME),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Barrier:
+    """One sparsity at one reset point, over replicates.
+
+    Attributes:
+        rows: one for each replicate that has a line.
+        top1: validation accuracy of all copies that are done.
+        missing: replicates without a line, and why.
+    """
+
+    sparsity: float
+    reset_epoch: float
+    rows: tuple[Row, ...]
+    top1: tuple[float, ...]
+    missing: tuple[str, ...]
+
+    @property
+    def over(self) -> Over:
+        """What the interval is over."""
+        return "replicates" if len(self.rows) > 1 else "images"
+
+    def height(self, split: str) -> float:
+        """The mean barrier on `val` or `test`, a fraction."""
+        return fmean(row[f"{split}_barrier"] for row in self.rows)
+
+    def interval(self, split: str) -> Interval:
+        """Of the height: Student's t over replicates; of one, percentiles over images."""
+        found = mean_interval([row[f"{split}_barrier"] for row in self.rows])
+        if found is not None:
+            return found
+        (row,) = self.rows
+        return Interval(row[f"{split}_barrier_low"], row[f"{split}_barrier_high"])
+
+    @property
+    def errors(self) -> list[float]:
+        """The mean error on validation at each point of the line."""
+        along = zip(*(row["val_errors"] for row in self.rows), strict=True)
+        return [fmean(errors) for errors in along]
+
+    @property
+    def stable(self) -> bool:
+        """Whether the mean barrier is as low as what the paper calls stable."""
+        return bool(self.rows) and self.height("val") <= STABLE
+
+
+Shown = Mapping[float, Sequence[Barrier]]
+"""sparsity -> its barriers that were measured, by reset point"""
+
+
+def write_stability(run: Run, pairs: Sequence[Pair], rows: Rows) -> int:
+    """Write stability/barriers.parquet and stability/report.html.
+
+    Args:
+        pairs: that were asked for; lines that were measured before for others are shown too.
+        rows: of the run.
+
+    Returns:
+        how many of the pairs have no line.
+    """
+    found = {pair.name: _row_of(run, pair) for pair in pairs}
+    measured = [row for row in found.values() if row is not None]
+    write_whole(run.folder.stability.table, _table(measured))
+    page = rendered("stability.html.jinja", _content(run, pairs, found, rows))
+    write_whole(run.folder.stability.report, page.encode())
+    return len(found) - len(measured)
+
+
+def barriers(pairs: Iterable[Pair], found: Mapping[str, Row | None], rows: Rows) -> list[Barrier]:
+    """One for each sparsity and reset point, in their order.
+
+    Args:
+        found: name of a pair -> its row; None where it has none.
+    """
+    places: dict[tuple[float, float], list[Pair]] = {}
+    for pair in pairs:
+        places.setdefault((pair.one.sparsity, pair.one.reset_epoch), []).append(pair)
+    return [
+        Barrier(
+            *place,
+            rows=tuple(row for pair in there if (row := found[pair.name]) is not None),
+            top1=tuple(top1 for pair in there for top1 in _top1(pair, rows)),
+            missing=tuple(_why(pair, rows) for pair in there if found[pair.name] is None),
+        )
+        for place, there in sorted(places.items())
+    ]
+
+
+def _row_of(run: Run, pair: Pair) -> Row | None:
+    path = run.folder.stability.line(pair.one.replicate, pair.one.name)
+    return read_json(path)["row"] if is_there(path) else None
+
+
+def _top1(pair: Pair, rows: Rows) -> list[float]:
+    ended = [rows.tickets.get(key(ticket)) for ticket in (pair.one, pair.other)]
+    return [row["val_top1"] for row in ended if row is not None and row["status"] == "done"]
+
+
+def _why(pair: Pair, rows: Rows) -> str:
+    """What became of a pair without a line."""
+    for ticket in (pair.one, pair.other):
+        row = rows.tickets.get(key(ticket))
+        if row is not None and row["status"] != "done":
+            return f"replicate {pair.one.replicate}: a copy {row['status']}"
+    return f"replicate {pair.one.replicate}: not measured"
+
+
+def _table(measured: Sequence[Row]) -> bytes:
+    columns = [
+        pa.array([row[column.name] for row in measured], pa.string()).cast(TIME)
+        if column.type == TIME
+        else pa.array([row[column.name] for row in measured], column.type)
+        for column in SCHEMA
+    ]
+    buffer = BytesIO()
+    pq.write_table(pa.Table.from_arrays(columns, schema=SCHEMA), buffer)
+    return buffer.getvalue()
+
+
+def _content(
+    run: Run, pairs: Sequence[Pair], found: Mapping[str, Row | None], rows: Rows
+) -> dict[str, Any]:
+    every = barriers(pairs, found, rows)
+    sparsities = sorted({one.sparsity for one in every})
+    measured = {
+        sparsity: [one for one in every if one.sparsity == sparsity and one.rows]
+        for sparsity in sparsities
+    }
+    shown = {sparsity: line for sparsity, line in measured.items() if line}
+    return {
+        "run": run,
+        "experiment": run.experiment,
+        "barriers": every,
+        "names": {sparsity: _name(sparsity) for sparsity in sparsities},
+        "first_stable": {sparsity: _first_stable(line) for sparsity, line in shown.items()},
+        "stable": STABLE,
+        "glyphs": figures.GLYPHS,
+        "by_reset_point": _by_reset_point(shown) if shown else None,
+        "accuracy": _accuracy(shown) if shown else None,
+        "lines": [
+            (_name(sparsity), _along(line, number))
+            for number, (sparsity, line) in enumerate(shown.items())
+        ],
+        "over": sorted({one.over for one in every if one.rows}),
+        "command": _command(run, sparsities),
+    }
+
+
+def _first_stable(line: Sequence[Barrier]) -> Barrier | None:
+    """The earliest reset point from which on every one is stable; None where the last is not."""
+    first = None
+    for one in reversed(line):
+        if not one.stable:
+            break
+        first = one
+    return first
+
+
+def _name(sparsity: float) -> str:
+    return f"tickets at {level(sparsity)}" if sparsity else "the dense network"
+
+
+def _command(run: Run, sparsities: Sequence[float]) -> str:
+    asked = " ".join(f"{one:g}" for one in sparsities if one)
+    return f"python -m ltray.stability {run.folder.path}{' --sparsities ' + asked if asked else ''}"
+
+
+def _by_reset_point(shown: Shown) -> str:
+    """Barriers with their intervals over reset points, a line for each sparsity."""
+    with styled():
+        figure, axes = new_axes()
+        for number, line in enumerate(shown.values()):
+            places = _places(line, shown)
+            axes.plot(places, [one.height("val") for one in line], **look(number))
+            for place, one in zip(places, line, strict=True):
+                found = one.interval("val")
+                axes.vlines(place, max(found.low, 0.0), found.high, color=LINES[number], alpha=0.5)
+        axes.axhline(STABLE, linewidth=1, linestyle=":", color=figures.INK)
+        _reset_axis(axes, shown)
+        axes.set_ylabel("error barrier, validation")
+        axes.set_ylim(bottom=0)
+        said = _in_words(shown, lambda one: one.height("val"))
+        return svg_of(figure, "barriers", f"Error barrier by reset point. {said}.")
+
+
+def _accuracy(shown: Shown) -> str:
+    """The copies' mean validation accuracy over reset points."""
+    with styled():
+        figure, axes = new_axes()
+        for number, line in enumerate(shown.values()):
+            axes.plot(_places(line, shown), [fmean(one.top1) for one in line], **look(number))
+        _reset_axis(axes, shown)
+        axes.set_ylabel("validation top-1 of the copies")
+        said = _in_words(shown, lambda one: fmean(one.top1))
+        return svg_of(figure, "copies", f"Accuracy of the copies by reset point. {said}.")
+
+
+def _in_words(shown: Shown, value: Callable[[Barrier], float]) -> str:
+    """Every value that a figure shows, for those who do not see it."""
+    return "; ".join(
+        f"{_name(sparsity)}: "
+        + ", ".join(f"{100 * value(one):.1f} % at {epoch(one.reset_epoch)}" for one in line)
+        for sparsity, line in shown.items()
+    )
+
+
+def _along(line: Sequence[Barrier], number: int) -> str:
+    """The error along the line between the copies, for each reset point."""
+    with styled():
+        figure, axes = new_axes()
+        for style, one in enumerate(line):
+            axes.plot(one.rows[0]["at"], one.errors, **look(style))
+        percent_axis(axes)
+        axes.set_xlabel("from the first copy (0) to the other (1)")
+        axes.set_ylabel("error, validation")
+        points = ", ".join(epoch(one.reset_epoch) for one in line)
+        alt = f"Validation error along the line between copies reset to epochs {points}."
+        return svg_of(figure, f"along-{number}", alt)
+
+
+def _points(shown: Shown) -> list[float]:
+    return sorted({one.reset_epoch for line in shown.values() for one in line})
+
+
+def _places(line: Sequence[Barrier], shown: Shown) -> list[int]:
+    """Reset points stand side by side at equal distances: most lie close to the beginning."""
+    points = _points(shown)
+    return [points.index(one.reset_epoch) for one in line]
+
+
+def _reset_axis(axes: Any, shown: Shown) -> None:
+    points = _points(shown)
+    axes.set_xticks(range(len(points)), [epoch(point) for point in points])
+    axes.set_xlim(-0.3, len(points) - 0.7)
+    axes.set_xlabel("reset to epoch")
+    percent_axis(axes)
