@@ -18,7 +18,6 @@ def contradictions(experiment: Experiment) -> list[Problem]:
         *_reset(experiment),
         *_controls(experiment),
         *_sweep(experiment),
-        *_not_yet_available(experiment),
     ]
 
 
@@ -113,6 +112,9 @@ def _train(experiment: Experiment) -> Iterator[Problem]:
 
 
 def _prune(experiment: Experiment) -> Iterator[Problem]:
+    if experiment.prune.search == "matching" and experiment.prune.style == "iterative":
+        found = "matching, but iterative pruning comes to a level by all that are denser"
+        yield ("prune.search", found, "write grid, or style: one_shot")
     prune = experiment.prune
     yield from _twice("prune.sparsities", map(as_written, prune.sparsities))
     yield from _twice("prune.keep_dense", prune.keep_dense)
@@ -186,13 +188,3 @@ def _twice(key: str, values: Iterable[str]) -> Iterator[Problem]:
     doubled = [value for value, count in Counter(values).items() if count > 1]
     if doubled:
         yield (key, f"{', '.join(doubled)} more than once", "write each once")
-
-
-def _not_yet_available(experiment: Experiment) -> Iterator[Problem]:
-    prune = experiment.prune
-    later: list[tuple[str, object, bool, str]] = [
-        ("prune.search", prune.search, prune.search != "grid", "write grid"),
-    ]
-    for key, value, is_later, mend in later:
-        if is_later:
-            yield (key, f"{value} is not yet available", mend)

@@ -15,7 +15,7 @@ from ltray.data.manifest import write_manifest
 from ltray.data.shards import plan, write_part
 from ltray.experiment_file import read_experiment
 from ltray.locate import locate_experiment
-from ltray.lottery.tickets import ready
+from ltray.lottery.ready import ready
 from ltray.run import Run
 from ltray.training.chain import train_chain
 from ltray.training.dense import train_dense

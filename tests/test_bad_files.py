@@ -27,7 +27,7 @@ BAD: dict[str, dict[str, Any] | str] = {
     "an empty file": "",
     "image smaller than the crop": {"data__crop_size": 9},
     "no such criterion": {"prune__criterion": "nowhere.py:score"},
-    "not yet available": {"prune__search": "matching"},
+    "a search level by level": {"prune__search": "matching", "prune__style": "iterative"},
 }
 
 

@@ -31,7 +31,7 @@ from conftest import MakeRun, small_document, train_without_ray
 
 from ltray.files import read_json
 from ltray.layout import RunFolder
-from ltray.lottery.tickets import ready
+from ltray.lottery.ready import ready
 
 pytestmark = pytest.mark.ray
 

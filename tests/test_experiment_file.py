@@ -97,16 +97,16 @@ BAD = {
         with_line("prune: {", "prune: {criterion: random, scores: final, "),
         "random scores no weights",
     ),
+    "a search level by level": (
+        with_line("prune: {", "prune: {search: matching, style: iterative, "),
+        "prune.search: matching, but iterative pruning",
+    ),
     "iterative by what no ticket is trained for": (
         with_line("prune: {", "prune: {style: iterative, criterion: snip, "),
         "snip does not look at trained tickets",
     ),
     "negative seed": (GOOD + "seed: -1\n", "seed: found -1"),
     "name that is no file name": (with_line("good", "../good"), "letters, digits"),
-}
-
-LATER = {
-    "search": "prune: {search: matching, sparsities: [0.5]}",
 }
 
 
@@ -119,14 +119,6 @@ def test_a_bad_file_says_what_is_wrong_and_how_to_mend_it(case: str, tmp_path: P
     assert said in str(caught.value)
     assert str(path) in str(caught.value)
     assert "to mend: " in str(caught.value)
-
-
-@pytest.mark.parametrize("case", LATER)
-def test_what_a_later_version_brings_is_refused_and_not_ignored(case: str, tmp_path: Path) -> None:
-    document = yaml.safe_load(GOOD) | yaml.safe_load(LATER[case])
-    path = written(tmp_path, yaml.safe_dump(document))
-    with pytest.raises(InvalidExperiment, match="not yet available"):
-        read_experiment(path)
 
 
 def test_all_problems_are_said_at_once_and_each_once(tmp_path: Path) -> None:

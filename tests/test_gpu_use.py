@@ -13,7 +13,7 @@ import torch
 from conftest import MakeRun
 
 from ltray.files import read_json
-from ltray.lottery.tickets import ready
+from ltray.lottery.ready import ready
 from ltray.training import gpu_use
 from ltray.training.dense import train_dense
 from ltray.training.gpu_use import GpuUse

@@ -13,8 +13,9 @@ from ltray.cluster.retraining import Retraining
 from ltray.experiment import decimal
 from ltray.files import read_json, sha256_of
 from ltray.lottery.masks import load_mask, make_mask
+from ltray.lottery.ready import ready
 from ltray.lottery.snapshot import load_weights
-from ltray.lottery.tickets import Pack, cells_of, chains, control_of, grid, key, ready
+from ltray.lottery.tickets import Pack, cells_of, chains, control_of, grid, key
 from ltray.lottery.trajectory import read_trajectory
 from ltray.run import Run
 from ltray.training import retrain, states

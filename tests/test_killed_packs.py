@@ -17,8 +17,9 @@ import pytest
 from conftest import MakeRun
 
 from ltray.files import read_json, sha256_of
+from ltray.lottery.ready import ready
 from ltray.lottery.snapshot import Snapshot, save_snapshot
-from ltray.lottery.tickets import Pack, ready
+from ltray.lottery.tickets import Pack
 from ltray.run import Run
 from ltray.training import retrain, states
 from ltray.training.dense import train_dense

@@ -26,7 +26,7 @@ from conftest import MakeRun, small_document, train_without_ray
 from ltray.cluster.notices import Watch, aws_notice, this_machine
 from ltray.errors import MachineLeaves
 from ltray.files import read_json
-from ltray.lottery.tickets import ready
+from ltray.lottery.ready import ready
 from ltray.training.dense import train_dense
 from ltray.training.place import this_place
 from ltray.training.pruning import make_masks

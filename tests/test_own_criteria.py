@@ -15,8 +15,9 @@ from ltray.files import read_json
 from ltray.locate import locate, locate_experiment, write_experiment
 from ltray.lottery.mask_names import masks_of
 from ltray.lottery.masks import load_mask
+from ltray.lottery.ready import ready
 from ltray.lottery.snapshot import load_weights
-from ltray.lottery.tickets import grid, ready
+from ltray.lottery.tickets import grid
 from ltray.lottery.trajectory import read_trajectory
 from ltray.run import Run
 from ltray.training.dense import train_dense

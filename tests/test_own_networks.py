@@ -14,7 +14,8 @@ from ltray.errors import InvalidExperiment, LtrayError
 from ltray.experiment_file import read_experiment
 from ltray.files import read_json
 from ltray.locate import locate, locate_experiment, write_experiment
-from ltray.lottery.tickets import grid, ready
+from ltray.lottery.ready import ready
+from ltray.lottery.tickets import grid
 from ltray.models.networks import build
 from ltray.run import Run
 from ltray.training.backends.choice import check_covers

@@ -11,7 +11,7 @@ from conftest import MakeRun
 
 from ltray.analysis.page import write_report
 from ltray.locate import write_experiment
-from ltray.lottery.tickets import ready
+from ltray.lottery.ready import ready
 from ltray.training.dense import train_dense
 from ltray.training.place import this_place
 from ltray.training.pruning import make_masks

@@ -15,17 +15,16 @@ from hypothesis import strategies as st
 
 from ltray.analysis.columns import EPOCH_SCHEMA, TICKET_SCHEMA, Row
 from ltray.analysis.results import (
-    TOLERANCE,
     collect,
     is_matching,
     read_results,
-    within_margin,
     write_tables,
 )
 from ltray.errors import LtrayError
 from ltray.experiment import Experiment
 from ltray.files import write_json
 from ltray.layout import RunFolder
+from ltray.lottery.matching import TOLERANCE, within_margin
 from ltray.lottery.tickets import Ticket, grid
 from ltray.lottery.trajectory import Trajectory, write_trajectory
 

@@ -25,10 +25,10 @@ from ltray.analysis.statistics import (
     BeyondChance,
     answers,
     beyond_chance,
-    decreasing_fit,
     dense_interval,
     sparsest_matching,
 )
+from ltray.lottery.matching import decreasing_fit
 from ltray.lottery.tickets import Ticket, grid
 
 

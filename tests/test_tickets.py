@@ -5,7 +5,8 @@ import pytest
 
 from ltray.experiment import Experiment, SourceFacts, resolve
 from ltray.lottery.mask_names import mask_of
-from ltray.lottery.tickets import grid, key, ready
+from ltray.lottery.ready import ready
+from ltray.lottery.tickets import grid, key
 
 FACTS = SourceFacts(fingerprint="00", image_size=8, channels=1)
 

@@ -17,8 +17,9 @@ from ltray.errors import LtrayError, StageFailed
 from ltray.experiment import decimal
 from ltray.files import read_json, sha256_of
 from ltray.lottery.masks import load_mask, make_mask
+from ltray.lottery.ready import ready
 from ltray.lottery.snapshot import Snapshot, load_snapshot, save_snapshot
-from ltray.lottery.tickets import Pack, grid, ready
+from ltray.lottery.tickets import Pack, grid
 from ltray.lottery.trajectory import Trajectory, read_trajectory
 from ltray.run import Run
 from ltray.training import dense, retrain, states

@@ -12,8 +12,9 @@ from packs import batches_for, pack_of, recipe_of
 
 from ltray.errors import LtrayError
 from ltray.files import read_json, sha256_of
+from ltray.lottery.ready import ready
 from ltray.lottery.snapshot import Snapshot
-from ltray.lottery.tickets import Pack, ready
+from ltray.lottery.tickets import Pack
 from ltray.models.networks import build
 from ltray.run import Run
 from ltray.training import fit as fit_module

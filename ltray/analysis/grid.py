@@ -7,9 +7,12 @@ from statistics import fmean
 from typing import Literal
 
 from ltray.analysis.columns import Row
-from ltray.analysis.results import Rows, within_margin
+from ltray.analysis.results import Rows
 from ltray.analysis.wording import quantity
 from ltray.experiment import Experiment
+from ltray.lottery.matching import within_margin
+from ltray.lottery.ready import wanted
+from ltray.lottery.search import most_levels
 from ltray.lottery.tickets import cells_of, control_of, grid, key, retraining_of
 
 Place = tuple[float, float]
@@ -122,8 +125,8 @@ def cells(rows: Rows, experiment: Experiment, control: str = "none") -> list[Cel
 
 
 def asked_for(rows: Rows, experiment: Experiment) -> list[Row]:
-    """The rows of the current grid, controls too, in order of sparsity, then of reset point."""
-    found = (rows.tickets.get(key(ticket)) for ticket in grid(experiment))
+    """The rows that the experiment asks for, controls too, by sparsity, then by reset point."""
+    found = (rows.tickets.get(key(one)) for one in wanted(experiment, rows.tickets))
     return sorted(
         (row for row in found if row is not None),
         key=lambda row: (row["sparsity"], row["reset_epoch"], row["control"], row["replicate"]),
@@ -133,13 +136,15 @@ def asked_for(rows: Rows, experiment: Experiment) -> list[Row]:
 def counts_of(rows: Rows, experiment: Experiment) -> dict[str, int]:
     """How many tickets are `done`, `diverged`, `failed` and `missing`, and there are in `all`."""
     counts = Counter(row["status"] for row in asked_for(rows, experiment))
-    every = len(grid(experiment))
+    every = len(wanted(experiment, rows.tickets))
     named = {status: counts[status] for status in ("done", "diverged", "failed")}
     return {**named, "missing": every - counts.total(), "all": every}
 
 
 def in_words(experiment: Experiment) -> str:
     """As in `20 masks x 5 reset points x 3 replicates + 60 controls = 360 tickets`."""
+    if experiment.prune.search == "matching":
+        return _search_in_words(experiment)
     masks, points = len(experiment.prune.sparsities), len(experiment.reset.epochs)
     said = f"{quantity(masks, 'mask')} x {quantity(points, 'reset point')}"
     if experiment.replicates > 1:
@@ -151,6 +156,24 @@ def in_words(experiment: Experiment) -> str:
     if tickets > without:
         said += f" + {quantity(tickets - without, 'control')}"
     return f"{said} = {quantity(tickets, 'ticket')}"
+
+
+def _search_in_words(experiment: Experiment) -> str:
+    masks, points = len(experiment.prune.sparsities), len(experiment.reset.epochs)
+    each = points * experiment.replicates * experiment.reset.retrainings
+    where = f"{quantity(masks, 'mask')} at each of {quantity(points, 'reset point')}"
+    most = f"{most_levels(masks) * each} of {quantity(masks * each, 'retraining')}"
+    return f"a search among {where}, at most {most}"
+
+
+def skipped(experiment: Experiment, rows: Rows) -> int:
+    """How many cells a search has left out so far; 0 of a grid."""
+    asked = {
+        (ticket.sparsity, ticket.reset_epoch)
+        for ticket in wanted(experiment, rows.tickets)
+        if ticket.control == "none"
+    }
+    return len(experiment.prune.sparsities) * len(experiment.reset.epochs) - len(asked)
 
 
 def single_seeds(cells: Sequence[Cell]) -> list[Row]:

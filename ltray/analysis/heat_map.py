@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from itertools import groupby, pairwise
 
 from ltray.analysis.grid import Cell, Place
-from ltray.analysis.results import within_margin
 from ltray.analysis.wording import epoch, level, percent, points, quantity
+from ltray.lottery.matching import within_margin
 
 # Edges between the colours, in margins above the dense run's accuracy. An edge lies at -1, so
 # that no colour is shared by a cell within the margin and one beyond it.
@@ -91,7 +91,7 @@ def _counts(cell: Cell) -> str:
         "done": len(cell.done),
         "diverged": len(cell.diverged),
         "failed": len(cell.failed),
-        "not run yet": cell.missing,
+        "not run": cell.missing,
     }
     said = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
     return f"{quantity(cell.asked, 'ticket')}: {said}"

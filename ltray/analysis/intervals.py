@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from math import sqrt
 from statistics import NormalDist, fmean, stdev, variance
 
-from ltray.analysis.results import TOLERANCE
+from ltray.lottery.matching import TOLERANCE
 
 CONFIDENCE = 0.95
 

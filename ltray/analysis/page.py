@@ -17,7 +17,16 @@ from ltray.analysis.controls import (
 )
 from ltray.analysis.correct import COLUMNS, PerImage, read_per_image
 from ltray.analysis.figures import Curve
-from ltray.analysis.grid import Cell, Place, asked_for, cells, counts_of, outside, single_seeds
+from ltray.analysis.grid import (
+    Cell,
+    Place,
+    asked_for,
+    cells,
+    counts_of,
+    outside,
+    single_seeds,
+    skipped,
+)
 from ltray.analysis.heat_map import heat_map, legend, tone
 from ltray.analysis.results import DENSE, Rows, collect
 from ltray.analysis.speedup_section import speedup_content
@@ -73,7 +82,10 @@ def _content(run: RunFolder, experiment: Experiment, rows: Rows) -> dict[str, An
         "tickets": tickets,
         "lost": [row for row in tickets if row["status"] != "done"],
         **_layers(run, experiment, rows, done),
-        "undone": _undone(counts, experiment, outside(rows, experiment)),
+        "undone": [
+            *_undone(counts, experiment, outside(rows, experiment)),
+            *_skipped(experiment, rows),
+        ],
         **_findings(run, experiment, rows, found, dense),
         **_costs(run, rows, dense, done),
     }
@@ -273,3 +285,16 @@ def _undone(counts: Mapping[str, int], experiment: Experiment, others: int) -> l
             "has them."
         )
     return said
+
+
+def _skipped(experiment: Experiment, rows: Rows) -> list[str]:
+    """What a search has left out, and why."""
+    left_out = skipped(experiment, rows)
+    if not left_out:
+        return []
+    cells = len(experiment.prune.sparsities) * len(experiment.reset.epochs)
+    return [
+        f"Skipped by the search: {left_out} of {cells} cells, which are denser or sparser than what"
+        " decides at their reset point: the sparsest cell that matches by the fit, and those around"
+        " it. With search: grid they would be trained too, and what is done is kept."
+    ]

@@ -26,6 +26,7 @@ from ltray.experiment import Experiment
 from ltray.experiment_file import read_experiment
 from ltray.files import at, is_there, names_below, read_all, write_whole
 from ltray.layout import ReplicateFolder, RunFolder
+from ltray.lottery.matching import within_margin
 from ltray.lottery.tickets import TicketKey
 from ltray.lottery.trajectory import read_trajectory
 from ltray.tables import read_table
@@ -34,10 +35,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 DENSE = "dense"  # stands in the column `ticket` of a dense run's rows
-
-# Accuracies are k / n, so where two of them and a margin of up to four decimals are not equal they
-# differ by more than 1e-11 for any n up to ten million; sums of doubles near 1 err by about 1e-16.
-TOLERANCE = 1e-12
 
 
 @dataclass
@@ -90,11 +87,6 @@ def collect(run: RunFolder) -> Rows:
         _collect_dense(rows, number, replicate)
         _collect_tickets(rows, number, replicate)
     return rows
-
-
-def within_margin(difference: float, margin: float) -> bool:
-    """Whether accuracy minus the dense run's is at least -margin, equality included."""
-    return difference >= -margin - TOLERANCE
 
 
 def is_matching(row: Row, margin: float) -> bool | None:

@@ -8,8 +8,8 @@ from ltray.analysis.correct import COLUMNS, PerImage
 from ltray.analysis.grid import Cell, Over
 from ltray.analysis.intervals import Interval, holm, mean_interval, mean_test, share_interval
 from ltray.analysis.paired import mcnemar, paired_interval
-from ltray.analysis.results import within_margin
 from ltray.experiment import Experiment
+from ltray.lottery.matching import last_matching, within_margin
 
 LEVEL = 0.05
 
@@ -54,17 +54,6 @@ class BeyondChance:
     above: int
 
 
-def decreasing_fit(values: Sequence[float], weights: Sequence[float]) -> list[float]:
-    """The values that never rise and lie nearest to the given ones, in weighted least squares.
-
-    Source: pool adjacent violators (Ayer et al. 1955).
-    """
-    from scipy.optimize import isotonic_regression
-
-    fit = isotonic_regression(values, weights=weights, increasing=False)
-    return [float(value) for value in fit.x]
-
-
 def sparsest_matching(cells: Sequence[Cell], margin: float) -> Cell | None:
     """The sparsest cell of one reset point whose fitted accuracy is within the margin of dense.
 
@@ -76,15 +65,9 @@ def sparsest_matching(cells: Sequence[Cell], margin: float) -> Cell | None:
         A cell that also matches as it is, before the fit; None where no cell does.
     """
     compared = sorted((cell for cell in cells if cell.comparable), key=lambda cell: cell.sparsity)
-    if not compared:
-        return None
-    fitted = decreasing_fit(
-        [cell.difference for cell in compared], [len(cell.differences) for cell in compared]
-    )
-    matching = [
-        cell for cell, value in zip(compared, fitted, strict=True) if within_margin(value, margin)
-    ]
-    return matching[-1] if matching else None
+    weights = [len(cell.differences) for cell in compared]
+    at = last_matching([cell.difference for cell in compared], weights, margin)
+    return None if at < 0 else compared[at]
 
 
 def answers(cells: Sequence[Cell], margin: float, per_image: PerImage) -> list[Answer]:

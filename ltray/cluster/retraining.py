@@ -16,6 +16,7 @@ from ltray.cluster.progress import Progress
 from ltray.cluster.slots import Slots
 from ltray.experiment import as_written
 from ltray.files import is_there, read_json, remove, write_json
+from ltray.lottery.ready import ready, wanted
 from ltray.lottery.tickets import (
     Pack,
     Ticket,
@@ -24,7 +25,6 @@ from ltray.lottery.tickets import (
     chains,
     grid,
     key,
-    ready,
     ticket_columns,
 )
 from ltray.lottery.trajectory import Trajectory
@@ -77,12 +77,7 @@ class Retraining:
     def finish(self) -> None:
         """Train until every ticket of the grid is done, diverged or failed."""
         self._forget_failures()
-        tickets = grid(self.run.experiment)
-        margin = self.run.experiment.report.margin
-        self.progress = Progress(
-            tickets, self.rows, self.trajectories, margin, self._say, self._series
-        )
-        self.progress.show()
+        self.progress = self._new_progress()
         alone: set[TicketKey] = set()
         numbers = count()
         displaced: Counter[str] = Counter()  # how often a pack met a broken GPU
@@ -100,7 +95,21 @@ class Retraining:
                     self._fail(left[0], pack.name, "failed", reason)
                 alone |= {key(ticket) for ticket in left}
             self._end_chains()
+            if self.run.experiment.prune.search == "matching":
+                self.progress = self._new_progress()  # of what is asked for now
             self.progress.show()
+
+    def _new_progress(self) -> Progress:
+        progress = Progress(
+            wanted(self.run.experiment, self.rows.tickets),
+            self.rows,
+            self.trajectories,
+            self.run.experiment.report.margin,
+            self._say,
+            self._series,
+        )
+        progress.show()
+        return progress
 
     def _round(self, packs: list[Pack], number: int) -> dict[str, str]:
         from ltray.cluster.trials import pack_trial

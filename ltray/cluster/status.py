@@ -8,7 +8,8 @@ from ltray.analysis.results import Rows, collect
 from ltray.cluster.lease import LAPSES_AFTER_SECONDS, holder
 from ltray.cluster.progress import duration
 from ltray.files import is_there, names_below
-from ltray.lottery.tickets import TicketKey, grid, key
+from ltray.lottery.ready import wanted
+from ltray.lottery.tickets import TicketKey, key
 from ltray.run import Run
 
 
@@ -19,19 +20,23 @@ def status(run: Run) -> tuple[list[str], int]:
         LtrayError: a file of the run is damaged.
     """
     rows = collect(run.folder)
-    keys = [key(ticket) for ticket in grid(run.experiment)]
+    keys = [key(ticket) for ticket in wanted(run.experiment, rows.tickets)]
     rows_of_grid = [rows.tickets[one] for one in keys if one in rows.tickets]
     counts = Counter(row["status"] for row in rows_of_grid)
     said = [f"{counts[status]} {status}" for status in ("done", "diverged", "failed")]
     left = [one for one in keys if one not in rows.tickets]
     lines = [
-        f"{run.folder.path.name}: {len(keys)} tickets: {', '.join(said)}, {len(left)} to train,"
-        f" {len(_begun(run, left))} of them begun",
+        f"{run.folder.path.name}: {len(keys)} tickets{_by_now(run)}: {', '.join(said)},"
+        f" {len(left)} to train, {len(_begun(run, left))} of them begun",
         *_dense_lines(run, rows),
         _driver_line(run),
     ]
     failed = [row for row in rows_of_grid if row["status"] == "failed"]
     return [*lines, *(f"failed: {row['ticket']}: {row['error']}" for row in failed)], len(failed)
+
+
+def _by_now(run: Run) -> str:
+    return " by now" if run.experiment.prune.search == "matching" else ""
 
 
 def _begun(run: Run, left: list[TicketKey]) -> set[TicketKey]:

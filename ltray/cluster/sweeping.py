@@ -31,7 +31,8 @@ from ltray.data.verify import PartReading, verify
 from ltray.errors import InvalidExperiment, LtrayError
 from ltray.files import is_local, is_there, remove_abandoned
 from ltray.locate import write_experiment
-from ltray.lottery.tickets import grid, key
+from ltray.lottery.ready import wanted
+from ltray.lottery.tickets import TicketKey, key
 from ltray.lottery.trajectory import Trajectory
 from ltray.patience import check_writable, patiently
 from ltray.run import Run
@@ -121,10 +122,10 @@ def sweep_run(run: Run, connection: Connection, say: Say, track: str | None = No
         StageFailed: a stage could not do its work.
     """
     check_tracker(track)
-    keys = [key(ticket) for ticket in grid(run.experiment)]
     with sole_driver(run) as lease:
         say = lease.also(say)
         rows = patiently(partial(collect, run.folder), run.folder.path)
+        keys = _keys(run, rows)
         ended = [one for one in keys if one in rows.tickets and not _failed(rows, one)]
         say(_grid_line(run, len(keys), len(ended)))
         if len(ended) < len(keys):
@@ -134,7 +135,7 @@ def sweep_run(run: Run, connection: Connection, say: Say, track: str | None = No
             if not _is_shown(run):
                 patiently(partial(_show, run, rows, say), run.folder.path)
         say(f"report: {run.folder.report}")
-        return sum(_failed(rows, one) for one in keys)
+        return sum(_failed(rows, one) for one in _keys(run, rows))
 
 
 @contextmanager
@@ -154,8 +155,7 @@ def _sweep(  # noqa: PLR0913, PLR0917 (what a launch needs)
 ) -> None:
     opened = launched(run, lease, connection, say, track)
     with opened as (launch, cluster), SweepSeries(run) as series:
-        keys = [key(ticket) for ticket in grid(run.experiment)]
-        show(keys, rows, run.experiment.report.margin, series)
+        show(_keys(run, rows), rows, run.experiment.report.margin, series)
         sweep = run.experiment.sweep
         resources = trial_resources(sweep, cluster, sweep.gpus_per_trial)
         workers = max(1, cluster.room(resources["cpu"], resources["gpu"]))
@@ -287,6 +287,11 @@ def _is_shown(run: Run) -> bool:
     return all(path.stat().st_mtime_ns < oldest for path in shows)
 
 
+def _keys(run: Run, rows: Rows) -> list[TicketKey]:
+    """The tickets that are asked for by now."""
+    return [key(ticket) for ticket in wanted(run.experiment, rows.tickets)]
+
+
 def _failed(rows: Rows, one: tuple[int, str]) -> bool:
     return bool(rows.tickets[one]["status"] == "failed")
 
@@ -295,7 +300,8 @@ def _grid_line(run: Run, tickets: int, ended: int) -> str:
     line = f"{run.folder.path.name}: {in_words(run.experiment)}"
     if ended == tickets:
         return f"{line}, all done"
-    return f"{line}, {ended} done, {tickets - ended} to train"
+    now = " now" if run.experiment.prune.search == "matching" else ""
+    return f"{line}, {ended} done, {tickets - ended} to train{now}"
 
 
 def cluster_line(cluster: Cluster) -> str:

@@ -1,6 +1,6 @@
 """The grid of tickets, their names, and the packs that are trained together."""
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -85,7 +85,7 @@ def grid(experiment: Experiment) -> list[Ticket]:
     return [
         ticket
         for replicate in range(experiment.replicates)
-        for tickets in _streams(experiment, replicate)
+        for tickets in streams(experiment, replicate)
         for ticket in tickets
     ]
 
@@ -124,7 +124,7 @@ def cells_of(experiment: Experiment) -> list[Ticket]:
     ]
 
 
-def _streams(experiment: Experiment, replicate: int) -> list[list[Ticket]]:
+def streams(experiment: Experiment, replicate: int) -> list[list[Ticket]]:
     """A replicate's tickets by control and retraining, each of one data order; its cells first."""
     cells = list(_cells(experiment, replicate))
     found: list[list[Ticket]] = []
@@ -162,28 +162,6 @@ def key(ticket: Ticket) -> TicketKey:
     return ticket.replicate, ticket.name
 
 
-def ready(
-    experiment: Experiment, done: Collection[TicketKey], alone: Collection[TicketKey] = ()
-) -> list[Pack]:
-    """The packs that can start now: a pure function of what is already done.
-
-    Packs are cut from the whole grid before the done tickets are taken out, so that a restart
-    asks for the same packs. Tickets in `alone` (their pack died) get a pack each. Iterative pruning
-    has a pack for each chain, then its tickets' controls and retrainings, which need their masks.
-    """
-    packs: list[Pack] = []
-    for replicate in range(experiment.replicates):
-        streams = _streams(experiment, replicate)
-        waiting: set[str] = set()
-        if experiment.prune.style == "iterative":
-            cells = streams.pop(0)
-            packs += _chains_left(cells, done, alone)
-            waiting = {cell.mask for cell in cells if key(cell) not in done}
-        for stream in streams:
-            packs += _packs_left(experiment, stream, done, alone, waiting)
-    return packs
-
-
 def chains(cells: Iterable[Ticket]) -> list[list[Ticket]]:
     """The tickets of each replicate and reset point, level by level."""
     found: dict[tuple[int, float], list[Ticket]] = {}
@@ -200,37 +178,6 @@ def level_before(experiment: Experiment, ticket: Ticket) -> Ticket | None:
     cells = _cells(experiment, ticket.replicate)
     place = max(denser), ticket.reset_epoch
     return next(cell for cell in cells if (cell.sparsity, cell.reset_epoch) == place)
-
-
-def _chains_left(
-    cells: Iterable[Ticket], done: Collection[TicketKey], alone: Collection[TicketKey]
-) -> Iterator[Pack]:
-    for chain in chains(cells):
-        left = [ticket for ticket in chain if key(ticket) not in done]
-        if left and key(left[0]) in alone:
-            left = left[:1]
-        if left:
-            yield Pack(tuple(left), tuple(chain), in_turn=True)
-
-
-def _packs_left(
-    experiment: Experiment,
-    tickets: Sequence[Ticket],
-    done: Collection[TicketKey],
-    alone: Collection[TicketKey],
-    waiting: Collection[str],
-) -> Iterator[Pack]:
-    """Packs of what is left and does not wait for its mask."""
-    size = experiment.sweep.tickets_per_trial
-    if size == "auto":
-        size = len(experiment.reset.epochs)
-    for first in range(0, len(tickets), size):
-        seats = tuple(tickets[first : first + size])
-        left = [one for one in seats if key(one) not in done and one.mask not in waiting]
-        together = tuple(ticket for ticket in left if key(ticket) not in alone)
-        yield from (Pack((ticket,), (ticket,)) for ticket in left if key(ticket) in alone)
-        if together:
-            yield Pack(together, seats)
 
 
 def ticket_columns(ticket: Ticket, trajectory: Trajectory) -> dict[str, Any]:

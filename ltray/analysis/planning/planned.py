@@ -123,8 +123,6 @@ class _ToDo:
     def _retrainings(
         self, training: Training, workers: int, first: Estimate, between: Estimate
     ) -> Estimate:
-        # What is not pruned in chains waits until these are done.
-        rounds = ([pack for pack in self.packs if pack.in_turn is turn] for turn in (True, False))
         return total(
             _schedule(
                 [pack_seconds(pack, self.experiment, training) for pack in packs],
@@ -132,9 +130,21 @@ class _ToDo:
                 first,
                 between,
             )
-            for packs in rounds
-            if packs
+            for packs in self._rounds()
         )
+
+    def _rounds(self) -> list[list[Pack]]:
+        """Packs that may run at the same time: the others wait until these are done.
+
+        Chains of iterative pruning come before what needs their masks; a search asks for a level
+        of each reset point when it knows how the one before did.
+        """
+        found: dict[float, list[Pack]] = {}
+        searched = self.experiment.prune.search == "matching"
+        for pack in self.packs:
+            turn = pack.tickets[0].sparsity if searched else float(not pack.in_turn)
+            found.setdefault(turn, []).append(pack)
+        return [found[turn] for turn in sorted(found)]
 
 
 def planned(  # noqa: PLR0913, PLR0917 (what there is, and what of it is done)

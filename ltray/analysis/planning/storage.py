@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from ltray.data.expected import ExpectedImages
 from ltray.experiment import Data, Experiment
 from ltray.lottery.mask_names import masks_of
+from ltray.lottery.ready import as_grid
 from ltray.lottery.tickets import grid
 from ltray.models.sizes import Sizes
 
@@ -17,6 +18,7 @@ def stored_bytes(experiment: Experiment, images: ExpectedImages, sizes: Sizes) -
 
     Raw shards are taken as they are before compression.
     """
+    experiment = as_grid(experiment)
     reset_points = {0.0, *experiment.reset.epochs, float(experiment.train.epochs)}
     replicates, masks = experiment.replicates, len(masks_of(experiment))
     tickets = len(grid(experiment))

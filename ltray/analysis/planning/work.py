@@ -5,7 +5,8 @@ from collections.abc import Collection
 from ltray.analysis.planning.costs import Training
 from ltray.analysis.planning.estimate import Estimate, total
 from ltray.experiment import Experiment, decimal
-from ltray.lottery.tickets import Pack, Ticket, TicketKey, key, ready
+from ltray.lottery.ready import as_grid, ready
+from ltray.lottery.tickets import Pack, Ticket, TicketKey, key
 
 
 def epochs_of(ticket: Ticket, experiment: Experiment) -> float:
@@ -18,7 +19,7 @@ def epochs_of(ticket: Ticket, experiment: Experiment) -> float:
 def packs_left(
     experiment: Experiment, done: Collection[TicketKey], tickets_per_trial: int | None = None
 ) -> list[Pack]:
-    """The trials that are to come, in the order in which they start.
+    """The trials that are to come, in the order in which they start; of a search, the most.
 
     Args:
         experiment: resolved.
@@ -27,6 +28,7 @@ def packs_left(
     if tickets_per_trial is not None:
         sweep = experiment.sweep.model_copy(update={"tickets_per_trial": tickets_per_trial})
         experiment = experiment.model_copy(update={"sweep": sweep})
+    experiment = as_grid(experiment)
     found: list[Pack] = []
     ended = set(done)
     while packs := ready(experiment, ended):  # what waits for others comes after them
