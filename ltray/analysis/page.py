@@ -1,6 +1,7 @@
 """report.html: what a run found, on one page that needs nothing but itself."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -16,6 +17,7 @@ from ltray.analysis.controls import (
     single_pairs,
 )
 from ltray.analysis.correct import COLUMNS, PerImage, read_per_image
+from ltray.analysis.early_stopping import learnt
 from ltray.analysis.figures import Curve
 from ltray.analysis.grid import (
     Cell,
@@ -87,6 +89,7 @@ def _content(run: RunFolder, experiment: Experiment, rows: Rows) -> dict[str, An
             *_skipped(experiment, rows),
         ],
         **_findings(run, experiment, rows, found, dense),
+        **_learnt(rows, experiment, found),
         **_costs(run, rows, dense, done),
     }
 
@@ -129,6 +132,18 @@ def _findings(
         "accuracy_figures": _accuracy_figures(found, controls, dense, experiment),
         "curves": curves,
         "curves_figure": figures.learning_curves(curves) if curves else None,
+    }
+
+
+def _learnt(rows: Rows, experiment: Experiment, found: Sequence[Cell]) -> dict[str, Any]:
+    """When networks have learnt, and how the page writes such numbers."""
+    asked = "random_init" in experiment.controls
+    return {
+        "learnt": learnt(rows, found, cells(rows, experiment, "random_init") if asked else []),
+        "epochs": lambda value: f"{value:.2f}",
+        "signed": wording.signed,
+        "share": partial(wording.percent, places=2),
+        "points": partial(wording.points, places=2),
     }
 
 

@@ -27,7 +27,12 @@ def epoch(reset_epoch: float) -> str:
 
 def points(difference: float, places: int = 1) -> str:
     """A difference of two accuracies in percentage points: -0.006 -> -0.6, with a true minus."""
-    text = f"{100 * difference:+.{places}f}"
+    return signed(100 * difference, places)
+
+
+def signed(value: float, places: int = 2) -> str:
+    """A difference of any kind, with a true minus: -0.6 -> -0.60; zero has no sign."""
+    text = f"{value:+.{places}f}"
     if not text.strip("+-0."):
         text = text.lstrip("+-")
     return text.replace("-", _MINUS)
