@@ -160,6 +160,15 @@ class RunFolder:
     def report(self) -> Path:
         return self.path / "report.html"
 
+    def transfer(self, source_id: str) -> "RunFolder":
+        """What tickets of another experiment, the source, gave on this one's data."""
+        return RunFolder(self.path / f"transfer-{source_id}")
+
+    @property
+    def transfer_page(self) -> Path:
+        """transfer.html: the sources of the last transfer side by side."""
+        return self.path / "transfer.html"
+
     @property
     def stability(self) -> StabilityFolder:
         return StabilityFolder(self.path / "stability")

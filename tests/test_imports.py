@@ -6,7 +6,17 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "ltray"
-COMMANDS = {"plan", "prepare", "dense", "sweep", "report", "published", "export", "stability"}
+COMMANDS = {
+    "plan",
+    "prepare",
+    "dense",
+    "sweep",
+    "report",
+    "published",
+    "export",
+    "stability",
+    "transfer",
+}
 # A module may import from rooms with a lower number, and from its own room.
 LEVELS = {
     "errors": 0,

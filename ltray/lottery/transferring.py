@@ -1,0 +1,65 @@
+"""Tickets of one experiment on another data set: which experiments that makes."""
+
+from dataclasses import dataclass
+
+from ltray.errors import LtrayError
+from ltray.experiment import Experiment, as_written
+from ltray.lottery.pairs import DENSE
+
+CONTROLS = ("shuffled_mask", "random_init")
+
+
+@dataclass(frozen=True)
+class Transferred:
+    """What is trained on the target.
+
+    Attributes:
+        tickets: the source's masks at the source's reset points, and both controls.
+        dense: the whole network from the same reset points.
+    """
+
+    tickets: Experiment
+    dense: Experiment
+
+
+def transferred(source: Experiment, target: Experiment) -> Transferred:
+    """The experiments on the target's data, by its recipe, of a source's masks and weights.
+
+    Args:
+        source, target: resolved.
+
+    Raises:
+        LtrayError: the source has no such masks, or the target's own tickets are trained in
+            another way, so that there is nothing to compare.
+    """
+    _check(source, target)
+    reset = source.reset.model_copy(
+        update={"schedule": "restart", "retrainings": target.reset.retrainings}
+    )
+    levels = tuple(sorted(target.prune.sparsities))
+    prune = source.prune.model_copy(update={"sparsities": levels, "search": "grid"})
+    tickets = target.model_copy(update={"prune": prune, "reset": reset, "controls": CONTROLS})
+    keep_dense = source.prune.keep_dense
+    whole = DENSE.model_copy(update={"keep_dense": keep_dense})
+    return Transferred(tickets, tickets.model_copy(update={"prune": whole, "controls": ()}))
+
+
+def _check(source: Experiment, target: Experiment) -> None:
+    if target.reset.schedule != "restart" or target.reset.method != "weights":
+        found = "tickets of the target would have another budget than those that come to it"
+        mend = "write reset: {schedule: restart, method: weights} in the target's experiment"
+        raise LtrayError("--to", found, mend)
+    if source.reset.method != "weights":
+        found = f"tickets of {source.name} keep their trained weights ({source.reset.method})"
+        raise LtrayError("SOURCE", found, "name a source with reset.method: weights")
+    if source.prune.style == "iterative":
+        found = f"the masks of {source.name} come by chains, which cannot be transferred yet"
+        raise LtrayError("SOURCE", found, "name a source with style: one_shot")
+    missing = [level for level in target.prune.sparsities if level not in source.prune.sparsities]
+    if missing:
+        known = ", ".join(map(as_written, source.prune.sparsities))
+        found = f"{source.name} has no masks at {', '.join(map(as_written, missing))}"
+        raise LtrayError("--to", found, f"write prune.sparsities from {known}")
+    if target.replicates > source.replicates:
+        found = f"{target.replicates} replicates, but {source.name} has {source.replicates}"
+        raise LtrayError("--to", found, "write fewer replicates, or sweep more of the source's")

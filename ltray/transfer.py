@@ -1,0 +1,48 @@
+"""`python -m ltray.transfer`: tickets of one data set trained on another."""
+
+from ltray.command_line import (
+    add_connection,
+    add_tracking,
+    connection,
+    exit_with,
+    experiment_path,
+    parser,
+    timed_lines,
+)
+
+
+def main() -> int:
+    """Run the command; returns its exit status: 1 when a ticket failed."""
+    arguments = parser(
+        "transfer",
+        "Train the tickets of finished sweeps on another data set, beside the dense network from "
+        "the same reset points, the target's own tickets, controls and fresh training.",
+    )
+    arguments.add_argument(
+        "others", nargs="*", metavar="SOURCE", help="further sources, to be set side by side"
+    )
+    arguments.add_argument(
+        "--to", required=True, metavar="TARGET.yaml", help="the experiment that they are trained on"
+    )
+    add_connection(arguments)
+    add_tracking(arguments)
+    options = arguments.parse_intermixed_args()
+
+    from ltray.cluster.transferring import transfer_run
+    from ltray.locate import check_begun, locate
+
+    sources = [
+        locate(experiment_path(one), options.root) for one in (options.experiment, *options.others)
+    ]
+    for source in sources:
+        check_begun(source)
+    target = locate(experiment_path(options.to), options.root)
+    say = timed_lines()
+    failed = transfer_run(sources, target, connection(options), say, options.track)
+    if failed:
+        say(f"{failed} tickets failed: the reports name their errors; the same command retries")
+    return int(failed > 0)
+
+
+if __name__ == "__main__":
+    exit_with(main)
