@@ -1,4 +1,4 @@
-"""Keys that are each right but cannot work together, and keys that later versions bring to life."""
+"""Keys that are each right but cannot work together."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -115,6 +115,9 @@ def _prune(experiment: Experiment) -> Iterator[Problem]:
     if experiment.prune.search == "matching" and experiment.prune.style == "iterative":
         found = "matching, but iterative pruning comes to a level by all that are denser"
         yield ("prune.search", found, "write grid, or style: one_shot")
+    if experiment.prune.search == "matching" and experiment.sweep.tickets_per_trial != "auto":
+        found = f"{experiment.sweep.tickets_per_trial}, but a search trains each ticket alone"
+        yield ("sweep.tickets_per_trial", found, "leave it out, or write search: grid")
     prune = experiment.prune
     yield from _twice("prune.sparsities", map(as_written, prune.sparsities))
     yield from _twice("prune.keep_dense", prune.keep_dense)

@@ -6,13 +6,13 @@ from statistics import fmean
 
 from ltray.analysis.columns import Row
 from ltray.analysis.correct import COLUMNS, PerImage, paired
-from ltray.analysis.grid import Cell, Over, Place, by_seed, cells
+from ltray.analysis.grid import Cell, Over, Place, cells
 from ltray.analysis.intervals import Interval, mean_interval, mean_test
 from ltray.analysis.paired import Pairs, mcnemar, paired_interval
 from ltray.analysis.results import Rows
 from ltray.analysis.statistics import BeyondChance, corrected, over_of
 from ltray.experiment import Experiment
-from ltray.lottery.matching import TOLERANCE
+from ltray.lottery.matching import TOLERANCE, by_seed
 
 WHAT = {
     "random_init": "the same mask on fresh initial weights, trained by the whole recipe",

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from ltray.analysis.columns import Row
-from ltray.analysis.grid import Cell, by_seed
+from ltray.analysis.grid import Cell
 from ltray.analysis.intervals import Interval, mean_interval
 from ltray.analysis.results import DENSE, Rows
+from ltray.lottery.matching import by_seed
 
 FEWEST_EVALUATIONS = 10  # of the dense run: with fewer the lowest is hardly a moment
 

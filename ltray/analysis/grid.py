@@ -10,7 +10,7 @@ from ltray.analysis.columns import Row
 from ltray.analysis.results import Rows
 from ltray.analysis.wording import quantity
 from ltray.experiment import Experiment
-from ltray.lottery.matching import within_margin
+from ltray.lottery.matching import by_seed, within_margin
 from ltray.lottery.ready import wanted
 from ltray.lottery.search import most_levels
 from ltray.lottery.tickets import cells_of, control_of, grid, key, retraining_of
@@ -91,21 +91,6 @@ class Cell:
         return fmean(self.values(lambda row: row[column]))
 
 
-def by_seed(values: Sequence[tuple[int, float]]) -> list[float]:
-    """What tells of chance: the mean of each replicate, whose retrainings have much in common; of
-    a single replicate, each retraining.
-
-    Args:
-        values: (replicate, value).
-    """
-    found: dict[int, list[float]] = {}
-    for replicate, value in values:
-        found.setdefault(replicate, []).append(value)
-    if len(found) > 1:
-        return [fmean(each) for each in found.values()]
-    return [value for _, value in values]
-
-
 def cells(rows: Rows, experiment: Experiment, control: str = "none") -> list[Cell]:
     """Every cell of the current grid, in order of sparsity, then of reset point.
 
@@ -163,7 +148,8 @@ def _search_in_words(experiment: Experiment) -> str:
     each = points * experiment.replicates * experiment.reset.retrainings
     where = f"{quantity(masks, 'mask')} at each of {quantity(points, 'reset point')}"
     most = f"{most_levels(masks) * each} of {quantity(masks * each, 'retraining')}"
-    return f"a search among {where}, at most {most}"
+    controls = ", and controls of what is found" if experiment.controls else ""
+    return f"a search among {where}, as a rule at most {most}{controls}"
 
 
 def skipped(experiment: Experiment, rows: Rows) -> int:

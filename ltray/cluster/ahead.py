@@ -33,7 +33,7 @@ def ahead(
         images: to train on, for validation, to test; None before they are prepared.
         workers: trials at a time.
     """
-    done = [key for key, row in rows.tickets.items() if row["status"] != "failed"]
+    done = {key: row for key, row in rows.tickets.items() if row["status"] != "failed"}
     whole = [number for number in rows.dense if number < experiment.replicates]
     training = _training(experiment, rows, images)
     plan = planned(experiment, _costs(training or given(0.0)), [workers], done, len(whole))

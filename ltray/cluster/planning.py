@@ -20,7 +20,7 @@ from ltray.errors import ImagesUnknown, InvalidExperiment, LtrayError
 from ltray.experiment import Experiment
 from ltray.files import is_there
 from ltray.lottery.mask_names import masks_of
-from ltray.lottery.tickets import TicketKey
+from ltray.lottery.ready import RowsSoFar
 from ltray.models.names import check_arch
 from ltray.models.sizes import network_sizes
 from ltray.own_code import OwnCode
@@ -134,12 +134,12 @@ def _in_words(images: ExpectedImages) -> str:
     )
 
 
-def _done(run: Run | None) -> tuple[Collection[TicketKey], int]:
-    """Tickets that have ended, and how many dense runs are whole."""
+def _done(run: Run | None) -> tuple[RowsSoFar, int]:
+    """The rows of tickets that have ended, and how many dense runs are whole."""
     if run is None or not is_there(run.folder.experiment):
-        return (), 0
+        return {}, 0
     rows: Rows = collect(run.folder)
-    ended = [key for key, row in rows.tickets.items() if row["status"] != "failed"]
+    ended = {key: row for key, row in rows.tickets.items() if row["status"] != "failed"}
     return ended, len(whole_trajectories(run))
 
 

@@ -1,12 +1,13 @@
 """What can start now: pure functions of an experiment and of what is done."""
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from functools import partial
+from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
 from ltray.experiment import Experiment
-from ltray.lottery.search import Asked, most_levels, search
+from ltray.lottery.matching import by_seed
+from ltray.lottery.search import found, most_levels, next_levels
 from ltray.lottery.tickets import (
     Pack,
     Ticket,
@@ -23,7 +24,6 @@ Row = Mapping[str, Any]
 RowsSoFar = Mapping[TicketKey, Row]
 Place = tuple[float, float]
 """(sparsity, reset_epoch)"""
-NEVER = -1.0  # the difference of a cell that diverged or failed: it does not match
 
 
 def ready(
@@ -42,7 +42,7 @@ def ready(
     """
     if experiment.prune.search == "matching":
         assert isinstance(done, Mapping), "a search needs to know what was measured"
-        return list(_searched(experiment, done, alone))
+        return _searched(experiment, done)
     packs: list[Pack] = []
     for replicate in range(experiment.replicates):
         of_replicate = streams(experiment, replicate)
@@ -60,14 +60,14 @@ def ready(
 def wanted(experiment: Experiment, rows: RowsSoFar) -> list[Ticket]:
     """The tickets that an experiment asks for by now: the grid, or what a search has come to.
 
-    A search asks for the controls of the cells that it found, when it has ended.
+    Of a search these are all levels that were begun, asked for or not, those to come now, and
+    the controls of what was found where it has ended.
     """
     if experiment.prune.search == "grid":
         return grid(experiment)
-    found = searches(experiment, rows)
-    levels = sorted(experiment.prune.sparsities)
-    asked = {(levels[at], point) for point, one in found.items() for at in one.levels}
-    answers = _answers(experiment, found)
+    every = searches(experiment, rows)
+    asked = {(level, one.reset_epoch) for one in every for level in one.asked}
+    answers = {one.answer for one in every if one.ended}
     masks = {cell.mask for cell in cells_of(experiment) if _place(cell) in answers}
     return [
         ticket
@@ -78,108 +78,131 @@ def wanted(experiment: Experiment, rows: RowsSoFar) -> list[Ticket]:
     ]
 
 
-def searches(experiment: Experiment, rows: RowsSoFar) -> dict[float, Asked]:
-    """Reset point -> how far the search for its sparsest matching ticket is."""
-    cells: dict[Place, list[Ticket]] = {}
+@dataclass(frozen=True)
+class Searched:
+    """How far the search of one reset point is.
+
+    Attributes:
+        measured: sparsities of which every ticket has ended.
+        to_come: those that are to be trained now, or go on.
+        found: the sparsest that matches by what is measured; None where none does.
+    """
+
+    reset_epoch: float
+    measured: tuple[float, ...]
+    to_come: tuple[float, ...]
+    found: float | None
+
+    @property
+    def asked(self) -> set[float]:
+        return {*self.measured, *self.to_come}
+
+    @property
+    def ended(self) -> bool:
+        return not self.to_come
+
+    @property
+    def answer(self) -> Place | None:
+        return None if self.found is None else (self.found, self.reset_epoch)
+
+
+def searches(experiment: Experiment, rows: RowsSoFar) -> list[Searched]:
+    """The search of each reset point, the earliest first."""
+    cells: dict[Place, list[Row | None]] = {}
     for cell in cells_of(experiment):
         every = [retraining_of(cell, number) for number in range(experiment.reset.retrainings)]
-        cells.setdefault(_place(cell), []).extend(every)
+        cells.setdefault(_place(cell), []).extend(rows.get(key(one)) for one in every)
+    return [_searched_at(point, experiment, cells) for point in sorted(experiment.reset.epochs)]
+
+
+def _searched_at(
+    point: float, experiment: Experiment, cells: Mapping[Place, Sequence[Row | None]]
+) -> Searched:
     levels = sorted(experiment.prune.sparsities)
-
-    def difference(point: float, level: int) -> tuple[float, int] | None:
-        return _difference([rows.get(key(one)) for one in cells[levels[level], point]])
-
-    return {
-        point: search(len(levels), partial(difference, point), experiment.report.margin)
-        for point in sorted(experiment.reset.epochs)
-    }
-
-
-def as_grid(experiment: Experiment) -> Experiment:
-    """The experiment itself; of a search, a grid of as many tickets as it may come to.
-
-    Levels are taken at equal distances: where a search will look is not known before.
-    """
-    prune, sweep = experiment.prune, experiment.sweep
-    if prune.search == "grid":
-        return experiment
-    levels = sorted(prune.sparsities)
-    most = most_levels(len(levels))
-    chosen = tuple(levels[number * len(levels) // most] for number in range(most))
-    changes = {"search": "grid", "sparsities": chosen}
-    size = {"tickets_per_trial": _pack_size(experiment)}
-    return experiment.model_copy(
-        update={
-            "prune": prune.model_copy(update=changes),
-            "sweep": sweep.model_copy(update=size),
-        }
+    known = {}
+    begun = []
+    for number, level in enumerate(levels):
+        ended = [row for row in cells[level, point] if row is not None]
+        if len(ended) == len(cells[level, point]) and not _failed(ended):
+            known[number] = _difference(ended)
+        elif ended:
+            begun.append(level)
+    margin = experiment.report.margin
+    at = found(known, margin)
+    to_come = begun or [levels[number] for number in next_levels(len(levels), known, margin)]
+    return Searched(
+        reset_epoch=point,
+        measured=tuple(levels[number] for number in known),
+        to_come=tuple(to_come),
+        found=None if at < 0 else levels[at],
     )
 
 
-def _difference(rows: Sequence[Row | None]) -> tuple[float, int] | None:
-    """Of a cell: the mean over replicates, and over how many; None while a ticket is to end.
+def _failed(ended: Sequence[Row]) -> bool:
+    """Whether machines failed all tickets of a cell: that says nothing of it."""
+    return all(row["status"] == "failed" for row in ended)
 
-    A cell with a diverged ticket, or with none that is done, does not match.
+
+def _difference(ended: Sequence[Row]) -> tuple[float, int] | None:
+    """Of a cell: the mean over replicates, or over retrainings of one, and over how many.
+
+    None where a ticket diverged: such a cell does not match, whatever the others did.
     """
-    ended = [row for row in rows if row is not None]
-    if len(ended) < len(rows):
+    if any(row["status"] == "diverged" for row in ended):
         return None
-    done = [row for row in ended if row["status"] == "done"]
-    if not done or any(row["status"] == "diverged" for row in ended):
-        return NEVER, 1
-    of_replicate: dict[int, list[float]] = {}
-    for row in done:
-        difference = row["val_top1"] - row["dense_val_top1"]
-        of_replicate.setdefault(row["replicate"], []).append(difference)
-    return fmean(fmean(each) for each in of_replicate.values()), len(of_replicate)
+    values = [
+        (row["replicate"], row["val_top1"] - row["dense_val_top1"])
+        for row in ended
+        if row["status"] == "done"
+    ]
+    means = by_seed(values)
+    return fmean(means), len(means)
+
+
+def expected(experiment: Experiment, rows: RowsSoFar) -> list[Ticket]:
+    """The tickets that a search may still train, in turn; where it will look is not known before.
+
+    Levels are taken at equal distances, and the middle one for a cell that is found.
+    """
+    levels = sorted(experiment.prune.sparsities)
+    chosen: set[Place] = set()
+    answers: set[Place] = set()
+    for one in searches(experiment, rows):
+        if one.ended:
+            answers |= {one.answer} if one.answer is not None else set()
+            continue
+        left = [level for level in levels if level not in one.measured]
+        count = max(len(one.to_come), most_levels(len(levels)) - len(one.measured))
+        spread = {left[number * len(left) // count] for number in range(count)}
+        chosen |= {(level, one.reset_epoch) for level in spread}
+        answers.add((levels[len(levels) // 2], one.reset_epoch))
+    masks = {cell.mask for cell in cells_of(experiment) if _place(cell) in answers}
+    return [
+        ticket
+        for ticket in grid(experiment)
+        if key(ticket) not in rows
+        and (
+            (ticket.control == "none" and _place(ticket) in chosen)
+            or (ticket.control == "random_init" and ticket.mask in masks)
+            or (ticket.control == "shuffled_mask" and _place(ticket) in answers)
+        )
+    ]
 
 
 def _place(ticket: Ticket) -> Place:
     return ticket.sparsity, ticket.reset_epoch
 
 
-def _answers(experiment: Experiment, found: Mapping[float, Asked]) -> set[Place]:
-    """The cells that searches which have ended came to."""
-    levels = sorted(experiment.prune.sparsities)
-    return {
-        (levels[one.found], point) for point, one in found.items() if one.ended and one.found >= 0
-    }
-
-
-def _searched(
-    experiment: Experiment, rows: RowsSoFar, alone: Collection[TicketKey]
-) -> Iterator[Pack]:
-    """Packs of what the searches ask for; those of one round may be trained together."""
-    found = searches(experiment, rows)
-    levels = sorted(experiment.prune.sparsities)
-    by_now = {key(ticket) for ticket in wanted(experiment, rows)}
-    rounds = max(len(one.rounds) for one in found.values())
-    size = _pack_size(experiment)
-    for replicate in range(experiment.replicates):
-        for stream in streams(experiment, replicate):
-            if stream[0].control != "none":
-                last = [ticket for ticket in stream if key(ticket) in by_now]
-                yield from _packs_left(size, last, rows, alone, ())
-                continue
-            for number in range(rounds):
-                seats = [
-                    ticket
-                    for ticket in stream
-                    if levels.index(ticket.sparsity) in _round(found[ticket.reset_epoch], number)
-                ]
-                yield from _packs_left(size, seats, rows, alone, ())
-
-
-def _round(asked: Asked, number: int) -> tuple[int, ...]:
-    return asked.rounds[number] if number < len(asked.rounds) else ()
+def _searched(experiment: Experiment, rows: RowsSoFar) -> list[Pack]:
+    """What the searches ask for, each ticket alone: who is beside it must not depend on chance."""
+    left = [ticket for ticket in wanted(experiment, rows) if key(ticket) not in rows]
+    return [Pack((ticket,), (ticket,)) for ticket in left]
 
 
 def _pack_size(experiment: Experiment) -> int:
-    """As written; else one mask with its reset points, and a search's few tickets each alone."""
+    """As written; else one mask with its reset points."""
     size = experiment.sweep.tickets_per_trial
-    if size != "auto":
-        return size
-    return 1 if experiment.prune.search == "matching" else len(experiment.reset.epochs)
+    return len(experiment.reset.epochs) if size == "auto" else size
 
 
 def _chains_left(

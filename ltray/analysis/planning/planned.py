@@ -1,5 +1,6 @@
 """A whole plan: what there is to do, and when it is done on 1, 2, ... P workers."""
 
+from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
@@ -7,9 +8,9 @@ from ltray.analysis.planning.costs import Costs, Training
 from ltray.analysis.planning.estimate import NOTHING, Estimate, total
 from ltray.analysis.planning.scaling_laws import amdahl
 from ltray.analysis.planning.schedule import makespan
-from ltray.analysis.planning.work import dense_seconds, pack_seconds, packs_left
+from ltray.analysis.planning.work import Done, dense_seconds, pack_seconds, packs_left
 from ltray.experiment import Experiment
-from ltray.lottery.tickets import Pack, TicketKey
+from ltray.lottery.tickets import Pack
 
 WORTH = 0.05  # of the time that is left: workers who save less are not worth having
 
@@ -65,7 +66,7 @@ class Plan:
 
     experiment: Experiment
     costs: Costs
-    done: Collection[TicketKey]
+    done: Done
     packs: Sequence[Pack]
     dense_runs: int
     work: Work
@@ -139,10 +140,15 @@ class _ToDo:
         Chains of iterative pruning come before what needs their masks; a search asks for a level
         of each reset point when it knows how the one before did.
         """
-        found: dict[float, list[Pack]] = {}
-        searched = self.experiment.prune.search == "matching"
+        found: dict[int, list[Pack]] = {}
+        turns: Counter[tuple[object, ...]] = Counter()
         for pack in self.packs:
-            turn = pack.tickets[0].sparsity if searched else float(not pack.in_turn)
+            first = pack.tickets[0]
+            turn = int(not pack.in_turn)
+            if self.experiment.prune.search == "matching":
+                beside = first.replicate, first.reset_epoch, first.control, first.retraining
+                turns[beside] += 1
+                turn = turns[beside]
             found.setdefault(turn, []).append(pack)
         return [found[turn] for turn in sorted(found)]
 
@@ -151,7 +157,7 @@ def planned(  # noqa: PLR0913, PLR0917 (what there is, and what of it is done)
     experiment: Experiment,
     costs: Costs,
     workers: Collection[int],
-    done: Collection[TicketKey] = (),
+    done: Done = (),
     dense_done: int = 0,
     tickets_per_trial: int | None = None,
 ) -> Plan:

@@ -2,11 +2,10 @@
 
 from collections.abc import Mapping
 
+from ltray.analysis.planning.work import packs_left
 from ltray.data.expected import ExpectedImages
 from ltray.experiment import Data, Experiment
 from ltray.lottery.mask_names import masks_of
-from ltray.lottery.ready import as_grid
-from ltray.lottery.tickets import grid
 from ltray.models.sizes import Sizes
 
 # JPEG of quality 90 at 227 pixels, mean over ImageNet: 18.7 kB.
@@ -18,10 +17,9 @@ def stored_bytes(experiment: Experiment, images: ExpectedImages, sizes: Sizes) -
 
     Raw shards are taken as they are before compression.
     """
-    experiment = as_grid(experiment)
     reset_points = {0.0, *experiment.reset.epochs, float(experiment.train.epochs)}
     replicates, masks = experiment.replicates, len(masks_of(experiment))
-    tickets = len(grid(experiment))
+    tickets = sum(len(pack.tickets) for pack in packs_left(experiment))
     answers = (images.validation + images.test) // 8
     return {
         "shards": int(images.stored * _image_bytes(experiment.data)),

@@ -15,11 +15,9 @@ from ltray.analysis.planning.scaling_tables import (
 )
 from ltray.analysis.planning.spending import interruptions, money, storage
 from ltray.analysis.planning.wording import hours
-from ltray.analysis.planning.work import epochs_of
+from ltray.analysis.planning.work import epochs_of, packs_left
 from ltray.analysis.wording import quantity
 from ltray.experiment import as_written
-from ltray.lottery.ready import as_grid
-from ltray.lottery.tickets import grid
 
 NARROW = "\N{NARROW NO-BREAK SPACE}"
 
@@ -69,7 +67,7 @@ def _parts(shown: Shown) -> Iterator[Iterator[str]]:
 
 def _head(shown: Shown) -> Iterator[str]:
     plan, experiment = shown.plan, shown.plan.experiment
-    whole = len(grid(as_grid(experiment)))
+    whole = sum(len(pack.tickets) for pack in packs_left(experiment))
     left = "" if plan.tickets == whole else f", {plan.tickets:,} of them left"
     size = max((len(pack.tickets) for pack in plan.packs), default=0)
     packs = f", in {quantity(len(plan.packs), 'trial')} of up to {size}" if plan.packs else ""

@@ -1,12 +1,14 @@
 """What there is to do: dense runs and packs, and the seconds of each on one worker."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 from ltray.analysis.planning.costs import Training
 from ltray.analysis.planning.estimate import Estimate, total
 from ltray.experiment import Experiment, decimal
-from ltray.lottery.ready import as_grid, ready
+from ltray.lottery.ready import RowsSoFar, expected, ready
 from ltray.lottery.tickets import Pack, Ticket, TicketKey, key
+
+Done = Collection[TicketKey] | RowsSoFar
 
 
 def epochs_of(ticket: Ticket, experiment: Experiment) -> float:
@@ -17,18 +19,21 @@ def epochs_of(ticket: Ticket, experiment: Experiment) -> float:
 
 
 def packs_left(
-    experiment: Experiment, done: Collection[TicketKey], tickets_per_trial: int | None = None
+    experiment: Experiment, done: Done = (), tickets_per_trial: int | None = None
 ) -> list[Pack]:
-    """The trials that are to come, in the order in which they start; of a search, the most.
+    """The trials that are to come, in the order in which they start; of a search, at most.
 
     Args:
         experiment: resolved.
+        done: the tickets that have ended; a search goes by their rows.
         tickets_per_trial: as if the experiment said this; None = as it says.
     """
+    if experiment.prune.search == "matching":
+        rows = done if isinstance(done, Mapping) else {}
+        return [Pack((ticket,), (ticket,)) for ticket in expected(experiment, rows)]
     if tickets_per_trial is not None:
         sweep = experiment.sweep.model_copy(update={"tickets_per_trial": tickets_per_trial})
         experiment = experiment.model_copy(update={"sweep": sweep})
-    experiment = as_grid(experiment)
     found: list[Pack] = []
     ended = set(done)
     while packs := ready(experiment, ended):  # what waits for others comes after them
