@@ -30,6 +30,7 @@ def main() -> int:
     )
     options = arguments.parse_args()
 
+    from ltray.analysis.wording import quantity
     from ltray.cluster.stability import stability_run
     from ltray.locate import locate
 
@@ -38,7 +39,7 @@ def main() -> int:
     wanted = list(options.sparsities)
     without = stability_run(run, wanted, connection(options), say, options.track)
     if without:
-        say(f"{without} pairs have no line: the report says why")
+        say(f"{quantity(without, 'pair')} without a line: the report says why")
     return int(without > 0)
 
 

@@ -9,6 +9,8 @@ from types import ModuleType
 
 import torch
 
+from ltray.errors import LtrayError
+
 # The operators that torchvision's Python code describes to torch.compile when it is imported,
 # whether they exist or not.
 DESCRIBED_ON_IMPORT = {
@@ -39,7 +41,8 @@ def _load_operators() -> None:
     torchvision loads the same file again, which does nothing.
     """
     spec = find_spec("torchvision")
-    assert spec is not None, "torchvision is a dependency"
+    if spec is None:
+        raise LtrayError("torchvision", "is not installed", "pip install torchvision")
     assert spec.origin is not None, "torchvision is a package of files"
     for library in Path(spec.origin).parent.glob("_C*"):
         with suppress(OSError):

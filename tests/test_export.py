@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from ltray.analysis.exporting import export
 from ltray.analysis.results import Rows, collect
 from ltray.errors import LtrayError, StageFailed
 from ltray.experiment_file import read_experiment
-from ltray.files import read_json
+from ltray.files import read_json, write_json
 from ltray.layout import TicketFolder
 from ltray.locate import locate_experiment, write_experiment
 from ltray.lottery.masks import load_mask
@@ -171,6 +172,11 @@ def test_a_misspelt_ticket_is_answered_with_the_nearest(trained: Run) -> None:
         choose(trained, rows, name[:-1], None)
     with pytest.raises(LtrayError, match="there is no replicate 3"):
         choose(trained, rows, name, 3)
+    smaller = trained.experiment.prune.model_copy(update={"sparsities": (0.9,)})
+    grown_back = replace(
+        trained, experiment=trained.experiment.model_copy(update={"prune": smaller})
+    )
+    assert choose(grown_back, rows, name, None).row["ticket"] == name  # of an earlier grid
     del rows.tickets[0, name]
     with pytest.raises(LtrayError, match="has not been trained yet"):
         choose(trained, rows, name, None)
@@ -180,12 +186,28 @@ def test_the_same_command_again_changes_nothing(trained: Run, tmp_path: Path) ->
     folder = tmp_path / "t"
     exported(trained, folder)
     card = folder / "README.md"
-    card.write_text(card.read_text() + "A line of my own.\n")
+    written_by_us = card.read_text()
+    card.write_text(written_by_us + "A line of my own.\n")
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     assert exported(trained, folder) == [f"{folder} has it already"]
-    (folder / "ticket.json").unlink()  # as after a command that was interrupted
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    (folder / "mask.safetensors").unlink()
     exported(trained, folder)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    (folder / "ticket.json").unlink()  # as after a command that was cut off: the card is of that
+    exported(trained, folder)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == {
+        **before,
+        "README.md": written_by_us.encode(),
+    }
+
+
+def test_a_card_that_was_there_first_is_kept_and_that_is_said(trained: Run, tmp_path: Path) -> None:
+    (tmp_path / "t").mkdir()
+    (tmp_path / "t" / "README.md").write_text("Mine.\n")
+    lines = exported(trained, tmp_path / "t")
+    assert (tmp_path / "t" / "README.md").read_text() == "Mine.\n"
+    assert any("was there before" in line for line in lines)
 
 
 def test_a_folder_in_use_is_left_alone(trained: Run, tmp_path: Path) -> None:
@@ -208,6 +230,9 @@ def test_damaged_weights_are_not_exported(make_run: MakeRun, tmp_path: Path) -> 
     weights.write_bytes(content)
     with pytest.raises(StageFailed, match="has changed since it was trained"):
         exported(run, tmp_path / "t", name)
+    weights.unlink()
+    with pytest.raises(StageFailed, match="is missing"):
+        exported(run, tmp_path / "t", name)
     assert not (tmp_path / "t").exists()
 
 
@@ -218,7 +243,10 @@ def test_another_network_than_was_trained_is_noticed(make_run: MakeRun, tmp_path
     ((_, name),) = collect(run.folder).tickets
     folder = run.folder.replicate(0).ticket(name)
     packed, header = read_tensors(folder.correct)
-    write_tensors(folder.correct, {key: ~value for key, value in packed.items()}, header)
+    done = read_json(folder.done)
+    other = {split: ~bits for split, bits in packed.items()}
+    done["sha256"][folder.correct.name] = write_tensors(folder.correct, other, header)
+    write_json(folder.done, done)
     with pytest.raises(StageFailed, match="is another on"):
         exported(run, tmp_path / "t", name)
     assert not (tmp_path / "t" / "ticket.json").exists()

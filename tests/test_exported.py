@@ -102,6 +102,27 @@ def test_momentum_from_before_does_not_revive_masked_weights(tmp_path: Path) -> 
     assert_masked(model, mask)
 
 
+def test_no_momentum_grows_where_step_is_given_a_closure(tmp_path: Path) -> None:
+    model, mask = load_ticket(exported(tmp_path / "t"))
+    updates = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    keep_masked(updates, model, mask)
+    images = torch.rand(16, 1, 8, 8, generator=torch.Generator().manual_seed(2))
+
+    def closure() -> float:
+        updates.zero_grad()
+        loss = model(images).square().sum()
+        loss.backward()
+        return float(loss.detach())
+
+    for _ in range(3):
+        updates.step(closure)
+    assert_masked(model, mask)
+    for name, part in mask.items():
+        momentum = updates.state[model.get_parameter(name)]["momentum_buffer"]
+        assert not bool(momentum[~part].any())
+        assert bool(momentum[part].any())
+
+
 def test_gradients_that_are_not_numbers_do_not_reach_masked_weights(tmp_path: Path) -> None:
     model, mask = load_ticket(exported(tmp_path / "t"))
     updates = torch.optim.AdamW(model.parameters())

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from ltray.analysis.columns import Row
 from ltray.analysis.controls import Beside, Verdict, beside, single_pairs, verdict
 from ltray.analysis.correct import read_per_image
-from ltray.analysis.grid import Place, cells, single_seeds
+from ltray.analysis.grid import Place, cells, counts_of, single_seeds
 from ltray.analysis.results import Rows, is_matching
 from ltray.analysis.statistics import Answer, answers, best_of
 from ltray.errors import LtrayError, did_you_mean
@@ -22,11 +22,14 @@ class Winner:
         row: of the first replicate in which the ticket matches by itself.
         answer: the cell, with its intervals.
         verdict: what may be said of it, by its control on fresh initial weights.
+        so_far: (tickets that have ended, tickets that are asked for) of a sweep that goes on;
+            None of one that has ended.
     """
 
     row: Row
     answer: Answer
     verdict: Verdict
+    so_far: tuple[int, int] | None
 
 
 @dataclass(frozen=True)
@@ -64,21 +67,26 @@ def choose(run: Run, rows: Rows, name: str | None, replicate: int | None) -> Cho
     if name is None:
         best = winner(run, rows)
         return Chosen(best.row, best)
-    named = [ticket for ticket in grid(run.experiment) if ticket.name == name]
-    if not named:
-        known = sorted({ticket.name for ticket in grid(run.experiment)})
-        found = f"the grid has no ticket '{name}'{did_you_mean(name, known)}"
+    named = {number: row for (number, one), row in rows.tickets.items() if one == name}
+    asked = {number for number, one in map(key, grid(run.experiment)) if one == name}
+    if not named and not asked:
+        known = sorted({one for _, one in (*rows.tickets, *map(key, grid(run.experiment)))})
+        found = f"the run has no ticket '{name}'{did_you_mean(name, known)}"
         raise LtrayError("--ticket", found, "see the column `ticket` of tickets.parquet")
-    if replicate is None and len(named) > 1:
-        found = f"{len(named)} replicates have '{name}'"
+    replicates = sorted(asked | named.keys())
+    if replicate is None and len(replicates) > 1:
+        found = f"{len(replicates)} replicates have '{name}'"
         raise LtrayError("--ticket", found, "add --replicate N, counted from 0")
-    wanted = [ticket for ticket in named if replicate in {None, ticket.replicate}]
-    if not wanted:
+    wanted = replicates[0] if replicate is None else replicate
+    if wanted not in replicates:
         raise LtrayError("--replicate", f"there is no replicate {replicate}", "count from 0")
-    row = rows.tickets.get(key(wanted[0]))
+    row = named.get(wanted)
     if row is None or row["status"] != "done":
         how = "has not been trained yet" if row is None else row["status"]
         raise LtrayError("--ticket", f"{name} {how}: there are no weights", "name another")
+    if row["style"] == "iterative" and row["reset_method"] != "weights" and wanted not in asked:
+        found = f"{name} is of a chain that the experiment does not ask for any more"
+        raise LtrayError("--ticket", found, "give the experiment with its denser levels")
     return Chosen(row, None)
 
 
@@ -106,7 +114,9 @@ def winner(run: Run, rows: Rows) -> Winner:
         mend = "name a ticket with --ticket, or let the sweep go on"
         raise LtrayError(str(run.folder.path), problem, mend)
     matching = [row for row in best.cell.done if is_matching(row, margin)]
-    return Winner(matching[0], best, said[best.reset_epoch])
+    counts = counts_of(rows, experiment)
+    so_far = (counts["all"] - counts["missing"], counts["all"]) if counts["missing"] else None
+    return Winner(matching[0], best, said[best.reset_epoch], so_far)
 
 
 def verdicts(

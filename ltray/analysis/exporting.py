@@ -18,7 +18,15 @@ from ltray.data.batches import normalisation
 from ltray.data.manifest import Manifest, read_manifest
 from ltray.data.selection import chosen_classes, image_counts
 from ltray.errors import LtrayError, StageFailed
-from ltray.files import is_there, names_below, read_json, sha256_of, write_json, write_whole
+from ltray.files import (
+    is_local,
+    is_there,
+    names_below,
+    read_json,
+    sha256_of,
+    write_json,
+    write_whole,
+)
 from ltray.lottery.exported import (
     ABOUT,
     FORMAT,
@@ -55,7 +63,7 @@ LOADERS = (
 )
 # Of a ticket's row: what says more of a machine than of the ticket, and its addresses.
 LEFT_OUT = {"node", "cuda_visible_devices", "pack", "attempts", "error", "status", "matching"}
-MOST_DIFFERING = 0.01  # of the images: what other kernels may change, and a wrong file does not
+MOST_DIFFERING = 2, 0.01  # images, and share of them: what other kernels may change
 
 
 def export(  # noqa: PLR0913, PLR0917 (what, where to, and what a person adds)
@@ -67,21 +75,42 @@ def export(  # noqa: PLR0913, PLR0917 (what, where to, and what a person adds)
         LtrayError: the folder holds something else, or the shards are not there.
         StageFailed: the run's own files are damaged, or what was written is not the ticket.
     """
-    wanted = {ABOUT, MASK, *WEIGHTS.values(), CARD, LOADER} | ({ONNX} if with_onnx else set())
+    wanted = {MASK, *WEIGHTS.values(), LOADER}
+    wanted |= {ONNX} if with_onnx else set()
+    wanted |= {NETWORK} if run.network is not None else set()
+    kept = _kept_card(folder)
     if _is_there_already(run, chosen, folder, wanted):
-        say(f"{folder} has it already")
+        said = "; its card is left as it is" if licence else ""
+        say(f"{folder} has it already{said}")
         return
     written = _Export(run, chosen, folder)
     written.tensors()
     checked = written.check(say)
     if with_onnx:
         written.onnx()
-    written.words(licence, checked)
+    written.words(licence, checked, keep_card=kept)
+    if kept:
+        say(f"{folder / CARD} was there before and is left as it is")
     say(f"{folder}: {wording.data_size(written.bytes)}, loads and is right on the same images")
+
+
+def _kept_card(folder: Path) -> bool:
+    """Whether there is a card that a person may have written in: alone, or with a whole export.
+
+    One beside the files of an export that was cut off is of that one.
+    """
+    there = set(names_below(folder)) if not _is_file(folder) else set()
+    return CARD in there and (there == {CARD} or ABOUT in there)
+
+
+def _is_file(folder: Path) -> bool:
+    return is_local(folder) and folder.is_file()
 
 
 def _is_there_already(run: Run, chosen: Chosen, folder: Path, wanted: set[str]) -> bool:
     """Whether this ticket lies there whole; refuses a folder that is in use for something else."""
+    if _is_file(folder):
+        raise LtrayError("--to", f"{folder} is a file", "name a folder")
     there = set(names_below(folder))
     if others := sorted(there - NAMES):
         found = f"{folder} holds {wording.listed(others[:3])}, which no export writes"
@@ -92,7 +121,10 @@ def _is_there_already(run: Run, chosen: Chosen, folder: Path, wanted: set[str]) 
     source = about["run"], about["row"]["replicate"], about["row"]["ticket"]
     if source != (run.folder.path.name, chosen.row["replicate"], chosen.row["ticket"]):
         raise LtrayError("--to", f"{folder} holds another ticket, {source[2]}", "name a new folder")
-    return wanted <= there
+    hashes = about["sha256"]
+    return wanted <= there and all(
+        name in hashes and sha256_of(folder / name) == hashes[name] for name in wanted
+    )
 
 
 class _Export:
@@ -114,9 +146,13 @@ class _Export:
 
     def tensors(self) -> None:
         """Write mask, first weights and trained weights."""
-        mask = own_mask(self.replicate, self.ticket)
+        try:
+            mask = own_mask(self.replicate, self.ticket)
+            start = first_weights(self.run, self.ticket, self.trajectory, len(self.classes))
+        except FileNotFoundError as error:
+            mend = "sweep again: it is made anew, to the same bits"
+            raise StageFailed(str(error.filename), "is missing", mend) from None
         trained = self._trained(mask)
-        start = first_weights(self.run, self.ticket, self.trajectory, len(self.classes))
         masked = {name: _masked(value, mask.get(name)) for name, value in start.items()}
         self._write(MASK, save(mask))
         self._write(WEIGHTS["start"], _saved(masked))
@@ -127,11 +163,13 @@ class _Export:
         own = None if self.run.network is None else load(self.run.network)
         model, _ = load_described(self.folder, self.about({}), "trained", own)
         say("measuring what was written, image by image")
-        found = recheck(self.run, model, self.replicate.ticket(self.ticket.name).correct)
+        correct = self._checked(self.replicate.ticket(self.ticket.name).correct)
+        found = recheck(self.run, model, correct, self.chosen.row["backend"])
         for split, one in found.items():
             part = "" if one.images == one.of else f" of {one.of:,}"
             say(f"{split}: {one.differ} of {one.images:,}{part} images differ, on {one.device}")
-            if one.differ > MOST_DIFFERING * one.images:
+            count, share = MOST_DIFFERING
+            if one.differ > max(count, share * one.images):
                 problem = f"the network that was written is another on {one.differ} images"
                 raise StageFailed(str(self.folder), problem, "report this: it is a fault of ltray")
         return found
@@ -142,13 +180,13 @@ class _Export:
         model, _ = load_described(self.folder, self.about({}), "trained", own)
         self._write(ONNX, onnx_of(model, self.run.experiment.data))
 
-    def words(self, licence: str | None, checked: Mapping[str, Rechecked]) -> None:
+    def words(self, licence: str | None, checked: Mapping[str, Rechecked], keep_card: bool) -> None:
         """Write loading code and card, then ticket.json."""
         if self.run.network is not None:
             self._write(NETWORK, self.run.network.content)
         self._write(LOADER, loading_code().encode())
         about = self.about(checked)
-        if not is_there(self.folder / CARD):  # a person may have written in it
+        if not keep_card:
             counts = image_counts(self.manifest, self.run.experiment.data)
             card = ticket_card(self.run.experiment, self.chosen, about, counts, licence)
             write_whole(self.folder / CARD, card.encode())
@@ -191,14 +229,19 @@ class _Export:
         }
 
     def _trained(self, mask: Mask) -> Tensors:
-        folder = self.replicate.ticket(self.ticket.name)
-        if sha256_of(folder.weights) != read_json(folder.done)["sha256"][folder.weights.name]:
-            mend = f"remove {folder.path} and sweep again: it is trained anew, to the same bits"
-            raise StageFailed(str(folder.weights), "has changed since it was trained", mend)
-        weights, _ = read_tensors(folder.weights)
+        weights, _ = read_tensors(self._checked(self.replicate.ticket(self.ticket.name).weights))
         alive = [name for name, part in mask.items() if bool(weights[name][~part].any())]
         assert not alive, f"masked weights of {alive} are not zero"
         return weights
+
+    def _checked(self, path: Path) -> Path:
+        """A file of the ticket, which must be what its training wrote."""
+        folder = self.replicate.ticket(self.ticket.name)
+        if not is_there(path) or sha256_of(path) != read_json(folder.done)["sha256"][path.name]:
+            found = "has changed since it was trained" if is_there(path) else "is missing"
+            mend = f"remove {folder.path} and sweep again: it is trained anew, to the same bits"
+            raise StageFailed(str(path), found, mend)
+        return path
 
     def _write(self, name: str, content: bytes) -> None:
         write_whole(self.folder / name, content)

@@ -32,25 +32,35 @@ def onnx_of(model: nn.Module, data: Data) -> bytes:
     check_onnx()
     assert isinstance(data.channels, int), "resolve() fills channels"
     assert data.crop_size is not None, "resolve() fills crop_size"
-    images = torch.rand(TRIED_WITH, data.channels, data.crop_size, data.crop_size)
+    shape = TRIED_WITH, data.channels, data.crop_size, data.crop_size
+    images = torch.rand(shape, generator=torch.Generator().manual_seed(0))
     model = model.cpu().to(memory_format=torch.contiguous_format)
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of exporters, about their own insides
         path = Path(folder) / "model.onnx"
-        torch.onnx.export(
-            model,
-            (images[:2],),
-            str(path),
-            input_names=["images"],
-            output_names=["logits"],
-            dynamic_shapes=({0: torch.export.Dim("batch")},),
-            dynamo=True,
-            external_data=False,
-            verbose=False,
-        )
+        try:
+            _written(path, model, images[:2])
+        except Exception as error:
+            said = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+            mend = "export without --onnx; torch.onnx.export says which operation it cannot write"
+            raise StageFailed("model.onnx", f"torch cannot write it: {said}", mend) from error
         content = path.read_bytes()
     _check(model, content, images)
     return content
+
+
+def _written(path: Path, model: nn.Module, images: torch.Tensor) -> None:
+    torch.onnx.export(
+        model,
+        (images,),
+        str(path),
+        input_names=["images"],
+        output_names=["logits"],
+        dynamic_shapes=({0: torch.export.Dim("batch")},),
+        dynamo=True,
+        external_data=False,
+        verbose=False,
+    )
 
 
 def check_onnx() -> None:

@@ -44,6 +44,7 @@ from ltray.experiment import Experiment
 from ltray.files import is_there, read_json, write_whole
 from ltray.layout import RunFolder
 from ltray.lottery.mask_names import has_masks_by_reset_point
+from ltray.lottery.ready import searches
 
 _TEMPLATE = "report.html.jinja"
 
@@ -138,8 +139,10 @@ def _findings(
 def _learnt(rows: Rows, experiment: Experiment, found: Sequence[Cell]) -> dict[str, Any]:
     """When networks have learnt, and how the page writes such numbers."""
     asked = "random_init" in experiment.controls
+    from_early_weights = experiment.reset.method == "weights"
+    controls = cells(rows, experiment, "random_init") if asked else []
     return {
-        "learnt": learnt(rows, found, cells(rows, experiment, "random_init") if asked else []),
+        "learnt": learnt(rows, found, controls) if from_early_weights else [],
         "epochs": lambda value: f"{value:.2f}",
         "signed": wording.signed,
         "share": partial(wording.percent, places=2),
@@ -196,13 +199,25 @@ def _costs(run: RunFolder, rows: Rows, dense: Sequence[Row], done: Sequence[Row]
     launches = read_json(run.launches)["launches"] if is_there(run.launches) else []
     trained = [*dense, *done]
     return {
-        **speedup_content(list(rows.tickets.values()), dense, done, launches),
+        **speedup_content(_of_sweeps(run, rows), dense, done, launches),
         "machine": accounts.machine(launches[-1]) if launches else None,
         "trained_on": {
             label: accounts.counted(trained, column)
             for label, column in accounts.TRAINED_ON.items()
         },
     }
+
+
+def _of_sweeps(run: RunFolder, rows: Rows) -> list[Row]:
+    """The rows but for those that were trained to see how stable training is."""
+    path = run.stability.launches
+    launches = read_json(path)["launches"] if is_there(path) else []
+    aside = [(launch["started_at"], launch["finished_at"]) for launch in launches]
+    return [
+        row
+        for row in rows.tickets.values()
+        if not any(start <= (row["started_at"] or "") <= end for start, end in aside)
+    ]
 
 
 def _accuracy_figures(
@@ -307,6 +322,8 @@ def _skipped(experiment: Experiment, rows: Rows) -> list[str]:
     left_out = skipped(experiment, rows)
     if not left_out:
         return []
+    if not all(one.ended for one in searches(experiment, rows.tickets)):
+        return [f"The search goes on: it has not asked for {left_out} cells so far."]
     cells = len(experiment.prune.sparsities) * len(experiment.reset.epochs)
     return [
         f"Skipped by the search: {left_out} of {cells} cells, which are denser or sparser than what"

@@ -11,16 +11,18 @@ import pyarrow.parquet as pq
 
 from ltray.analysis import figures
 from ltray.analysis.columns import TIME, Row
-from ltray.analysis.figures import LINES, look, new_axes, percent_axis, styled, svg_of
+from ltray.analysis.figures import look, new_axes, percent_axis, styled, svg_of
 from ltray.analysis.grid import Over
 from ltray.analysis.intervals import Interval, mean_interval
 from ltray.analysis.results import Rows
 from ltray.analysis.templates import rendered
 from ltray.analysis.wording import epoch, level
-from ltray.files import is_there, read_json, write_whole
-from ltray.lottery.pairs import Pair
+from ltray.experiment import Experiment, as_written
+from ltray.files import write_whole
+from ltray.lottery.pairs import Pair, pairs_of, with_copies
 from ltray.lottery.tickets import key
 from ltray.run import Run
+from ltray.training.error_line import measured_line
 
 STABLE = 0.02  # error barrier at which Frankle et al. 2020 (arXiv 1912.05671) call training stable
 NUMBER = pa.float64()
@@ -103,18 +105,37 @@ def write_stability(run: Run, pairs: Sequence[Pair], rows: Rows) -> int:
     """Write stability/barriers.parquet and stability/report.html.
 
     Args:
-        pairs: that were asked for; lines that were measured before for others are shown too.
+        pairs: that were asked for; others of the experiment that were measured before are shown
+            beside them.
         rows: of the run.
 
     Returns:
-        how many of the pairs have no line.
+        how many of the pairs should have a line, and have none: a copy that diverged has none.
     """
-    found = {pair.name: _row_of(run, pair) for pair in pairs}
+    records = {pair.name: measured_line(run, pair) for pair in _every(run.experiment, pairs)}
+    found = {name: None if record is None else record["row"] for name, record in records.items()}
+    asked = {pair.name for pair in pairs}
+    shown = [
+        pair for pair in _every(run.experiment, pairs) if pair.name in asked or found[pair.name]
+    ]
     measured = [row for row in found.values() if row is not None]
     write_whole(run.folder.stability.table, _table(measured))
-    page = rendered("stability.html.jinja", _content(run, pairs, found, rows))
+    page = rendered("stability.html.jinja", _content(run, shown, found, rows))
     write_whole(run.folder.stability.report, page.encode())
-    return len(found) - len(measured)
+    return sum(found[pair.name] is None and not _diverged(pair, rows) for pair in pairs)
+
+
+def _every(experiment: Experiment, asked: Sequence[Pair]) -> list[Pair]:
+    """The pairs of all levels that can be asked for, and of those that were."""
+    one_shot = experiment.prune.style == "one_shot"
+    parts = with_copies(experiment, experiment.prune.sparsities if one_shot else ())
+    every = [pair for part in parts for pair in pairs_of(part)]
+    return list({pair.name: pair for pair in (*every, *asked)}.values())
+
+
+def _diverged(pair: Pair, rows: Rows) -> bool:
+    ended = [rows.tickets.get(key(ticket)) for ticket in (pair.one, pair.other)]
+    return any(row is not None and row["status"] == "diverged" for row in ended)
 
 
 def barriers(pairs: Iterable[Pair], found: Mapping[str, Row | None], rows: Rows) -> list[Barrier]:
@@ -135,11 +156,6 @@ def barriers(pairs: Iterable[Pair], found: Mapping[str, Row | None], rows: Rows)
         )
         for place, there in sorted(places.items())
     ]
-
-
-def _row_of(run: Run, pair: Pair) -> Row | None:
-    path = run.folder.stability.line(pair.one.replicate, pair.one.name)
-    return read_json(path)["row"] if is_there(path) else None
 
 
 def _top1(pair: Pair, rows: Rows) -> list[float]:
@@ -183,22 +199,29 @@ def _content(
         "experiment": run.experiment,
         "barriers": every,
         "names": {sparsity: _name(sparsity) for sparsity in sparsities},
-        "first_stable": {sparsity: _first_stable(line) for sparsity, line in shown.items()},
+        "first_stable": {
+            sparsity: _first_stable([one for one in every if one.sparsity == sparsity])
+            for sparsity in shown
+        },
         "stable": STABLE,
         "glyphs": figures.GLYPHS,
         "by_reset_point": _by_reset_point(shown) if shown else None,
         "accuracy": _accuracy(shown) if shown else None,
         "lines": [
-            (_name(sparsity), _along(line, number))
+            (_name(sparsity), _along(line, shown, number))
             for number, (sparsity, line) in enumerate(shown.items())
         ],
+        "reset_points": _points(shown),
         "over": sorted({one.over for one in every if one.rows}),
         "command": _command(run, sparsities),
     }
 
 
 def _first_stable(line: Sequence[Barrier]) -> Barrier | None:
-    """The earliest reset point from which on every one is stable; None where the last is not."""
+    """The earliest reset point from which on every one is stable; None where the last is not.
+
+    One that was not measured is not known to be stable.
+    """
     first = None
     for one in reversed(line):
         if not one.stable:
@@ -212,7 +235,7 @@ def _name(sparsity: float) -> str:
 
 
 def _command(run: Run, sparsities: Sequence[float]) -> str:
-    asked = " ".join(f"{one:g}" for one in sparsities if one)
+    asked = " ".join(as_written(one) for one in sparsities if one)
     return f"python -m ltray.stability {run.folder.path}{' --sparsities ' + asked if asked else ''}"
 
 
@@ -225,7 +248,9 @@ def _by_reset_point(shown: Shown) -> str:
             axes.plot(places, [one.height("val") for one in line], **look(number))
             for place, one in zip(places, line, strict=True):
                 found = one.interval("val")
-                axes.vlines(place, max(found.low, 0.0), found.high, color=LINES[number], alpha=0.5)
+                axes.vlines(
+                    place, max(found.low, 0.0), found.high, color=look(number)["color"], alpha=0.5
+                )
         axes.axhline(STABLE, linewidth=1, linestyle=":", color=figures.INK)
         _reset_axis(axes, shown)
         axes.set_ylabel("error barrier, validation")
@@ -255,12 +280,12 @@ def _in_words(shown: Shown, value: Callable[[Barrier], float]) -> str:
     )
 
 
-def _along(line: Sequence[Barrier], number: int) -> str:
+def _along(line: Sequence[Barrier], shown: Shown, number: int) -> str:
     """The error along the line between the copies, for each reset point."""
     with styled():
         figure, axes = new_axes()
-        for style, one in enumerate(line):
-            axes.plot(one.rows[0]["at"], one.errors, **look(style))
+        for place, one in zip(_places(line, shown), line, strict=True):
+            axes.plot(one.rows[0]["at"], one.errors, **look(place))
         percent_axis(axes)
         axes.set_xlabel("from the first copy (0) to the other (1)")
         axes.set_ylabel("error, validation")

@@ -55,9 +55,14 @@ def ticket_card(
 def _how(row: Mapping[str, Any]) -> str:
     """Criterion, level, reset point and seeds in a sentence."""
     levels = "level by level" if row["style"] == "iterative" else "in one shot"
-    point = ""
-    if row["control"] != "random_init":
-        point = f", reset to epoch {as_written(row['reset_epoch'])}"
+    epoch = as_written(row["reset_epoch"])
+    point = {
+        "weights": f", reset to epoch {epoch}",
+        "learning_rate": f", its learning rate put back to epoch {epoch}",
+        "fine_tune": f", fine-tuned for as long as from epoch {epoch} on",
+    }[row["reset_method"]]
+    if row["control"] == "random_init":
+        point = ""
     return (
         f"Pruned to a sparsity of {as_written(row['sparsity'])} {levels} by `{row['criterion']}` "
         f"(scope {row['scope']}){point}; trained for {row['epochs_trained']:g} epochs on seed "

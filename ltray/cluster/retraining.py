@@ -97,7 +97,8 @@ class Retraining:
             self._end_chains()
             if self.run.experiment.prune.search == "matching":
                 self.progress = self._new_progress()  # of what is asked for now
-            self.progress.show()
+            else:
+                self.progress.show()
 
     def _new_progress(self) -> Progress:
         progress = Progress(

@@ -6,9 +6,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ltray.analysis.results import Rows, collect
+from ltray.analysis.results import Rows, collect, write_tables
 from ltray.analysis.stability import write_stability
-from ltray.cluster.dense_runs import make_all_masks, whole_trajectories
+from ltray.cluster.dense_runs import MOST_TRIES, make_all_masks, whole_trajectories
 from ltray.cluster.launches import Launch
 from ltray.cluster.lease import Lease
 from ltray.cluster.metrics import SweepSeries
@@ -16,16 +16,18 @@ from ltray.cluster.resources import Cluster, trial_resources
 from ltray.cluster.retraining import Retraining
 from ltray.cluster.session import Connection
 from ltray.cluster.slots import Slots
-from ltray.cluster.sweeping import dense_run, launched, sole_driver
+from ltray.cluster.sweeping import dense_run, launched, prepare_run, sole_driver
 from ltray.cluster.tasks import CpuWork
 from ltray.cluster.tracking import check_tracker
 from ltray.experiment import as_written
 from ltray.files import is_there
 from ltray.lottery.pairs import Pair, pairs_of, with_copies
 from ltray.lottery.tickets import grid, key
+from ltray.lottery.trajectory import Trajectory
 from ltray.patience import patiently
 from ltray.run import Run
 from ltray.say import Say
+from ltray.training.error_line import measured_line
 
 
 def stability_run(
@@ -46,7 +48,8 @@ def stability_run(
     """
     check_tracker(track)
     parts = [replace(run, experiment=one) for one in with_copies(run.experiment, sparsities)]
-    if len(whole_trajectories(run)) < run.experiment.replicates:
+    if not is_there(run.data.manifest) or len(whole_trajectories(run)) < run.experiment.replicates:
+        prepare_run(run, connection, say)
         dense_run(run, connection, say, track)
     with sole_driver(run) as lease:
         say = lease.also(say)
@@ -75,7 +78,7 @@ def _measurable(part: Run, rows: Rows) -> dict[str, Pair]:
         pair.name: pair
         for pair in pairs_of(part.experiment)
         if all(_is_done(rows, key(ticket)) for ticket in (pair.one, pair.other))
-        and not is_there(part.folder.stability.line(pair.one.replicate, pair.one.name))
+        and measured_line(part, pair) is None
     }
 
 
@@ -101,26 +104,37 @@ class _Work:
         record = self.run.folder.stability.launches
         opened = launched(self.run, self.lease, connection, self.say, track, record)
         with opened as (launch, cluster), SweepSeries(self.run) as series:
-            storage = self.run.folder.stability.tune(launch.name)
             slots = self._slots(launch, cluster, series)
             trajectories = whole_trajectories(self.run)
+            for replicate, one in trajectories.items():
+                self.rows.put_dense(replicate, one.row, one.epochs, one.prunable)
             for number, part in enumerate(parts):
+                storage = self.run.folder.stability.tune(launch.name) / f"part-{number}"
                 with launch.stage("masks"):
                     make_all_masks(part, trajectories, CpuWork(cluster, self.say), self.say)
                 with launch.stage("copies"):
-                    Retraining(
-                        part,
-                        launch,
-                        trajectories,
-                        self.rows,
-                        slots,
-                        storage / f"copies-{number}",
-                        self.say,
-                        series,
-                    ).finish()
+                    self._copies(part, launch, trajectories, slots, storage, series)
                 with launch.stage("lines"):
-                    self._lines(part, launch, slots, storage / f"lines-{number}")
-                self.lease.check()
+                    self._lines(part, launch, slots, storage)
+
+    def _copies(  # noqa: PLR0913, PLR0917 (what a round needs)
+        self,
+        part: Run,
+        launch: Launch,
+        trajectories: Mapping[int, Trajectory],
+        slots: Slots,
+        storage: Path,
+        series: SweepSeries,
+    ) -> None:
+        try:
+            Retraining(
+                part, launch, trajectories, self.rows, slots, storage, self.say, series
+            ).finish()
+        finally:
+            self.lease.check()  # tables would be older than those of a driver that took over
+            margin = self.run.experiment.report.margin
+            tables = partial(write_tables, self.run.folder, self.rows, margin)
+            patiently(tables, self.run.folder.path)
 
     def _slots(self, launch: Launch, cluster: Cluster, series: SweepSeries) -> Slots:
         sweep = self.run.experiment.sweep
@@ -131,21 +145,25 @@ class _Work:
         from ltray.cluster.trials import line_trial
         from ltray.cluster.tuning import run_trials
 
-        pairs = _measurable(part, self.rows)
-        if not pairs:
-            return
-        errors = run_trials(
-            partial(line_trial, run=part, wanted=launch.demands, pairs=pairs),
-            "line",
-            list(pairs),
-            slots=slots,
-            storage=storage,
-            max_failures=self.run.experiment.sweep.max_failures,
-            on_report=self._on_report,
-            make_tracker=launch.make_tracker,
-        )
-        for name, error in errors.items():
-            self.say(f"failed: the line of {name}: {error}")
+        for number in range(MOST_TRIES):  # more than one only where a trial met a broken GPU
+            pairs = _measurable(part, self.rows)
+            if not pairs:
+                return
+            slots.keep_from_broken()
+            errors = run_trials(
+                partial(line_trial, run=part, wanted=launch.demands, pairs=pairs),
+                "line",
+                list(pairs),
+                slots=slots,
+                storage=storage / f"lines-{number}",
+                max_failures=self.run.experiment.sweep.max_failures,
+                on_report=self._on_report,
+                make_tracker=launch.make_tracker,
+            )
+            for name, error in errors.items():
+                self.say(f"failed: the line of {name}: {error}")
+            if not slots.displaced:
+                return
 
     def _on_report(self, report: Mapping[str, Any]) -> None:
         for record in report["records"]:

@@ -53,7 +53,7 @@ def load_ticket(
     Raises:
         LtrayError: a file is missing or has changed, or `network` is missing or does not fit.
     """
-    return load_described(Path(folder), read_about(folder), weights, network)
+    return load_described(_path(folder), read_about(folder), weights, network)
 
 
 def load_described(
@@ -81,7 +81,7 @@ def read_about(folder: Path | str) -> dict[str, Any]:
     Raises:
         LtrayError: it is missing, has changed, or is of a version that is not known here.
     """
-    path = Path(folder) / ABOUT
+    path = _path(folder) / ABOUT
     try:
         about = json.loads(path.read_bytes())
     except FileNotFoundError:
@@ -146,8 +146,9 @@ def keep_masked(
 ) -> None:
     """Let a training loop of any kind leave masked weights at exactly zero.
 
-    From now on each `optimizer.step()` masks the gradients before, so that no momentum or moment
-    of a masked weight grows, and the weights after. What there is by now is masked at once.
+    From now on gradients are masked when they come and before each `optimizer.step()`, so that no
+    momentum or moment of a masked weight grows, and the weights after it. What there is by now is
+    masked at once.
 
     Args:
         optimizer: any of torch's interface, with the network's own parameters.
@@ -157,31 +158,51 @@ def keep_masked(
     """
     apply_mask(model, mask)
     held = {id(one) for group in optimizer.param_groups for one in group["params"]}
-    kept = [
-        (parameter, ~mask[name])
-        for name, parameter in _parameters(model, mask).items()
-        if id(parameter) in held
-    ]
-    if mask and not kept:
+    every = _parameters(model, mask).items()
+    gone = {weight: ~mask[name] for name, weight in every if id(weight) in held}
+    if mask and not gone:
         mend = "make it of model.parameters(), of this very model"
         raise LtrayError("optimizer", "has none of the masked weights", mend)
-    for parameter, gone in kept:
-        for value in optimizer.state.get(parameter, {}).values():
-            if isinstance(value, torch.Tensor) and value.shape == gone.shape:
-                value.masked_fill_(gone.to(value.device), 0)
 
-    def mask_gradients(*_: Any) -> None:
-        for parameter, gone in kept:
-            if parameter.grad is not None:
-                parameter.grad.masked_fill_(gone.to(parameter.grad.device), 0)
+    kept = _Kept(gone)
+    kept.clear_state(optimizer)
+    for weight in gone:  # where step() is given a closure, gradients come after it has begun
+        weight.register_post_accumulate_grad_hook(kept.clear_gradient)
+    optimizer.register_step_pre_hook(kept.clear_gradients)
+    optimizer.register_step_post_hook(kept.clear_weights)
+
+
+class _Kept:
+    """Weights that stay zero where a mask takes them out.
+
+    Args:
+        gone: weight -> True where it is taken out.
+    """
+
+    def __init__(self, gone: dict[nn.Parameter, torch.Tensor]) -> None:
+        self._gone = gone
+
+    def clear_gradient(self, weight: nn.Parameter) -> None:
+        self._clear(weight, weight.grad)
+
+    def clear_gradients(self, *_: Any) -> None:
+        for weight in self._gone:
+            self._clear(weight, weight.grad)
 
     @torch.no_grad()
-    def mask_weights(*_: Any) -> None:
-        for parameter, gone in kept:
-            parameter.masked_fill_(gone.to(parameter.device), 0)
+    def clear_weights(self, *_: Any) -> None:
+        for weight in self._gone:
+            self._clear(weight, weight)
 
-    optimizer.register_step_pre_hook(mask_gradients)
-    optimizer.register_step_post_hook(mask_weights)
+    def clear_state(self, optimizer: torch.optim.Optimizer) -> None:
+        for weight in self._gone:
+            for value in optimizer.state.get(weight, {}).values():
+                self._clear(weight, value)
+
+    def _clear(self, weight: nn.Parameter, value: object) -> None:
+        if isinstance(value, torch.Tensor) and value.shape == weight.shape:
+            gone = self._gone[weight] = self._gone[weight].to(value.device)
+            value.masked_fill_(gone, 0)
 
 
 def to_torch_prune(model: nn.Module, mask: Mapping[str, torch.Tensor]) -> None:
@@ -199,7 +220,7 @@ def to_torch_prune(model: nn.Module, mask: Mapping[str, torch.Tensor]) -> None:
 def _parameters(model: nn.Module, mask: Mapping[str, torch.Tensor]) -> dict[str, nn.Parameter]:
     """The parameters that a mask is about."""
     parameters = dict(model.named_parameters())
-    for name, part in mask.items():
+    for name, part in sorted(mask.items()):
         if name not in parameters:
             near = did_you_mean(name, list(parameters))
             mend = "give the network itself, not what wraps it, and the mask that came with it"
@@ -233,6 +254,11 @@ def _read_tensors(folder: Path, name: str, about: Mapping[str, Any]) -> State:
     if hashlib.sha256(content).hexdigest() != about["sha256"][name]:
         raise _changed(path, f"its SHA-256 is not the one in {ABOUT}")
     return load(content)
+
+
+def _path(folder: Path | str) -> Path:
+    """What is a path already may lie in an object store, and must stay what it is."""
+    return Path(folder) if isinstance(folder, str) else folder
 
 
 def _changed(path: Path, how: str) -> LtrayError:

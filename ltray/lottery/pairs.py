@@ -47,7 +47,8 @@ def with_copies(experiment: Experiment, sparsities: Sequence[float]) -> list[Exp
     keep_dense = experiment.prune.keep_dense
     prunes = [DENSE.model_copy(update={"keep_dense": keep_dense})]
     if levels := tuple(one for one in dict.fromkeys(sparsities) if one > 0):
-        prunes.append(experiment.prune.model_copy(update={"sparsities": levels}))
+        whole = {"sparsities": levels, "search": "grid"}
+        prunes.append(experiment.prune.model_copy(update=whole))
     reset = experiment.reset.model_copy(update={"retrainings": 2})
     changes = {"reset": reset, "controls": ()}
     return [experiment.model_copy(update={**changes, "prune": prune}) for prune in prunes]

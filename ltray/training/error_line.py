@@ -4,8 +4,7 @@ A points of the line, N images of a split.
 """
 
 import time
-from collections.abc import Iterator
-from itertools import islice
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from ltray.data.batches import Batches
 from ltray.files import is_there, read_json, write_json
+from ltray.layout import TicketFolder
 from ltray.lottery.pairs import Pair
 from ltray.lottery.snapshot import Snapshot
 from ltray.randomness import seed_for
@@ -43,18 +43,16 @@ def measure_line(run: Run, pair: Pair, place: Place) -> dict[str, Any]:
     Returns:
         {"row": what stability/barriers.parquet has of it}.
     """
-    path = run.folder.stability.line(pair.one.replicate, pair.one.name)
-    replicate = run.folder.replicate(pair.one.replicate)
-    ends = [replicate.ticket(ticket.name) for ticket in (pair.one, pair.other)]
-    trained = [read_json(end.done)["sha256"][end.weights.name] for end in ends]
-    if is_there(path) and read_json(path)["between"] == trained:
-        return read_json(path)
+    before = measured_line(run, pair)
+    if before is not None:
+        return before
+    ends = _ends(run, pair)
     started = time.perf_counter()
     batches = open_batches(run, place, pair.one.data_seed)
     weights = [read_tensors(end.weights)[0] for end in ends]
     scores = list(_along(run, batches, place, pair, *weights))
     record = {
-        "between": trained,
+        "between": _trained(ends),
         "row": {
             "replicate": pair.one.replicate,
             "ticket": pair.one.name,
@@ -70,8 +68,28 @@ def measure_line(run: Run, pair: Pair, place: Place) -> dict[str, Any]:
             "finished_at": now(),
         },
     }
-    write_json(path, record)
+    write_json(run.folder.stability.line(pair.one.replicate, pair.one.name), record)
     return record
+
+
+def measured_line(run: Run, pair: Pair) -> dict[str, Any] | None:
+    """The record of a pair; None where there is none of what its copies are trained to by now."""
+    path = run.folder.stability.line(pair.one.replicate, pair.one.name)
+    ends = _ends(run, pair)
+    if not all(is_there(file) for file in (path, *(end.done for end in ends))):
+        return None
+    record = read_json(path)
+    return record if record["between"] == _trained(ends) else None
+
+
+def _ends(run: Run, pair: Pair) -> list[TicketFolder]:
+    replicate = run.folder.replicate(pair.one.replicate)
+    return [replicate.ticket(ticket.name) for ticket in (pair.one, pair.other)]
+
+
+def _trained(ends: Sequence[TicketFolder]) -> list[str | None]:
+    """The hashes of what copies are trained to; None of one that diverged."""
+    return [read_json(end.done)["sha256"].get(end.weights.name) for end in ends]
 
 
 def barrier(errors: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -125,7 +143,8 @@ def reestimate(model: nn.Module, batches: Batches) -> None:
         norm.reset_running_stats()
         norm.momentum = None  # all batches count alike
         norm.train()
-    for images, _ in islice(batches.epoch(0), STATISTICS_BATCHES):
+    stop = min(STATISTICS_BATCHES, batches.steps_per_epoch)
+    for images, _ in batches.epoch(0, 0, stop):
         model(images.to(next(model.parameters()).device))
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum

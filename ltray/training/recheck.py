@@ -2,11 +2,11 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from ltray import host
@@ -16,7 +16,7 @@ from ltray.tensors import read_tensors
 from ltray.training.place import this_place
 from ltray.training.start import open_batches
 
-MOST_BATCHES = 20  # of each split, as large as batches are: 10,000 images at most
+MOST_IMAGES = 10_000  # of each split
 SPLITS = ("validation", "test")
 
 
@@ -38,12 +38,13 @@ class Rechecked:
 
 
 @torch.inference_mode()
-def recheck(run: Run, model: nn.Module, correct: Path) -> dict[str, Rechecked]:
-    """Evaluate a network here, on a GPU if there is one, in the experiment's precision.
+def recheck(run: Run, model: nn.Module, correct: Path, backend: str) -> dict[str, Rechecked]:
+    """Evaluate a network here, on a GPU if there is one, in the precision of its training.
 
     Args:
         model: in evaluation mode.
         correct: the correct.safetensors of its training.
+        backend: that trained it.
 
     Returns:
         split -> how it compares.
@@ -52,24 +53,29 @@ def recheck(run: Run, model: nn.Module, correct: Path) -> dict[str, Rechecked]:
     torch.set_num_threads(place.threads)  # one process, one network: no trial is beside it
     model.to(place.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     batches = open_batches(run, place, data_seed=0)
+    bfloat16 = run.experiment.train.precision == "bfloat16" and backend != "csr"
     packed, header = read_tensors(correct)
     found = {}
     for split in SPLITS:
         of = header["images"][split]
         was = np.unpackbits(packed[split].numpy(), count=of).astype(bool)
-        now = _right(run, model, _some(batches, split))
+        now = _right(model, _some(batches, split), bfloat16)
         differ = int((now != was[: now.size]).sum())
         found[split] = Rechecked(now.size, of, differ, place.device_name)
     return found
 
 
 def _some(batches: Batches, split: str) -> Iterator[Batch]:
-    return islice(batches.evaluation(split), MOST_BATCHES)
+    seen = 0
+    for images, labels in batches.evaluation(split):
+        yield images, labels
+        seen += len(labels)
+        if seen >= MOST_IMAGES:
+            return
 
 
-def _right(run: Run, model: nn.Module, batches: Iterator[Batch]) -> np.ndarray:
+def _right(model: nn.Module, batches: Iterator[Batch], bfloat16: bool) -> NDArray[np.bool_]:
     """Bool [images]: whether top-1 is right."""
-    bfloat16 = run.experiment.train.precision == "bfloat16"
     hits = []
     for images, labels in batches:
         with torch.autocast(images.device.type, torch.bfloat16, enabled=bfloat16):
