@@ -200,7 +200,7 @@ def _content(
         "barriers": every,
         "names": {sparsity: _name(sparsity) for sparsity in sparsities},
         "first_stable": {
-            sparsity: _first_stable([one for one in every if one.sparsity == sparsity])
+            sparsity: first_stable([one for one in every if one.sparsity == sparsity])
             for sparsity in shown
         },
         "stable": STABLE,
@@ -217,7 +217,7 @@ def _content(
     }
 
 
-def _first_stable(line: Sequence[Barrier]) -> Barrier | None:
+def first_stable(line: Sequence[Barrier]) -> Barrier | None:
     """The earliest reset point from which on every one is stable; None where the last is not.
 
     One that was not measured is not known to be stable.

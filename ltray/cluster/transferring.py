@@ -15,7 +15,7 @@ from ltray.cluster.resources import Cluster, trial_resources
 from ltray.cluster.retraining import Retraining
 from ltray.cluster.session import Connection
 from ltray.cluster.slots import Slots
-from ltray.cluster.sweeping import launched, sole_driver, sweep_run
+from ltray.cluster.sweeping import launched, prepare_run, sole_driver, sweep_run
 from ltray.cluster.tasks import CpuWork
 from ltray.errors import LtrayError
 from ltray.files import is_there
@@ -63,6 +63,8 @@ def transfer_run(
     """
     moves = [move_of(source, target) for source in sources]
     failed = sweep_run(target, connection, say, track)
+    if not is_there(target.data.manifest):  # swept before, and its shards are gone
+        prepare_run(target, connection, say)
     with sole_driver(target) as lease:
         say = lease.also(say)
         for move in moves:
