@@ -44,7 +44,7 @@ def onnx_of(model: nn.Module, data: Data) -> bytes:
             said = " ".join(f"{type(error).__name__}: {error}".split())[:200]
             mend = "export without --onnx; torch.onnx.export says which operation it cannot write"
             raise StageFailed("model.onnx", f"torch cannot write it: {said}", mend) from error
-        content = path.read_bytes()
+        content = _without_traces(path.read_bytes())
     _check(model, content, images)
     return content
 
@@ -61,6 +61,16 @@ def _written(path: Path, model: nn.Module, images: torch.Tensor) -> None:
         external_data=False,
         verbose=False,
     )
+
+
+def _without_traces(content: bytes) -> bytes:
+    """The file without the lines of Python that torch notes for each node: paths of this machine."""
+    import onnx
+
+    model = onnx.load_from_string(content)
+    for node in model.graph.node:
+        node.ClearField("metadata_props")
+    return bytes(model.SerializeToString())
 
 
 def check_onnx() -> None:
