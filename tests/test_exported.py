@@ -19,6 +19,7 @@ from ltray.models.networks import build
 from ltray.models.prunable import prunable
 
 STEPS = 12
+SIZES = {"classes": 10, "channels": 1, "image_size": 8}
 OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "AdamW": lambda parameters: torch.optim.AdamW(parameters, lr=0.01, weight_decay=0.1),
     "Adam": lambda parameters: torch.optim.Adam(parameters, lr=0.01, weight_decay=0.1),
@@ -30,9 +31,8 @@ OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
 
 def exported(folder: Path, arch: str = "lenet_300_100", **network: Any) -> Path:
     """A folder as the command writes it, of an untrained network and a random mask."""
-    described = {"arch": arch, "own": False, "classes": 10, "channels": 1, "image_size": 8}
-    described |= network
-    sizes = {key: described[key] for key in ("classes", "channels", "image_size")}
+    described: dict[str, Any] = {"arch": arch, "own": False, **SIZES, **network}
+    sizes = {key: described[key] for key in SIZES}
     model = build(arch if not described["own"] else "conv2", **sizes, seed=0)
     mask = random_mask(model)
     apply_mask(model, mask)
@@ -155,7 +155,7 @@ def test_torch_prune_takes_the_mask(tmp_path: Path) -> None:
     images = torch.rand(3, 1, 8, 8)
     expected = model(images)
     to_torch_prune(model, mask)
-    assert nn.utils.prune.is_pruned(model)  # type: ignore[no-untyped-call]
+    assert nn.utils.prune.is_pruned(model)
     torch.testing.assert_close(model(images), expected, rtol=0, atol=0)
     assert {name for name, _ in model.named_buffers()} == {f"{name}_mask" for name in mask}
 

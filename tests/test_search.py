@@ -84,8 +84,7 @@ def test_one_lucky_ticket_does_not_decide() -> None:
 
 
 def test_a_level_that_diverged_hides_no_sparser_one() -> None:
-    differences: list[float | None] = [0.0] * 16 + [-0.05] * 4
-    differences[13] = None
+    differences = [*[0.0] * 13, None, 0.0, 0.0, *[-0.05] * 4]
     assert found(walked_levels(differences), MARGIN) == 15
 
 

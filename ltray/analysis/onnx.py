@@ -64,7 +64,7 @@ def _written(path: Path, model: nn.Module, images: torch.Tensor) -> None:
 
 
 def _without_traces(content: bytes) -> bytes:
-    """The file without the lines of Python that torch notes for each node: paths of this machine."""
+    """The file without the lines of Python that torch notes for each node, with their paths."""
     import onnx
 
     model = onnx.load_from_string(content)

@@ -94,8 +94,8 @@ def move_of(source: Run, target: Run) -> Move:
             if not is_there(folder.mask(mask.name)):
                 found = f"{source.folder.path.name} has no mask for {mask} in replicate {replicate}"
                 raise LtrayError("SOURCE", found, "sweep it first, with this sparsity")
-    folder = target.folder.transfer(source.folder.path.name)
-    run = replace(target, folder=folder, experiment=what.tickets, criterion=None)
+    inside = target.folder.transfer(source.folder.path.name)
+    run = replace(target, folder=inside, experiment=what.tickets, criterion=None)
     return Move(source, run, what)
 
 

@@ -167,7 +167,7 @@ def keep_masked(
     kept = _Kept(gone)
     kept.clear_state(optimizer)
     for weight in gone:  # where step() is given a closure, gradients come after it has begun
-        weight.register_post_accumulate_grad_hook(kept.clear_gradient)
+        weight.register_post_accumulate_grad_hook(kept.clear_gradient)  # type: ignore[no-untyped-call]
     optimizer.register_step_pre_hook(kept.clear_gradients)
     optimizer.register_step_post_hook(kept.clear_weights)
 
