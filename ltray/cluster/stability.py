@@ -48,9 +48,10 @@ def stability_run(
     """
     check_tracker(track)
     parts = [replace(run, experiment=one) for one in with_copies(run.experiment, sparsities)]
-    if not is_there(run.data.manifest) or len(whole_trajectories(run)) < run.experiment.replicates:
-        prepare_run(run, connection, say)
+    if len(whole_trajectories(run)) < run.experiment.replicates:
         dense_run(run, connection, say, track)
+    elif not is_there(run.data.manifest):  # its shards are gone
+        prepare_run(run, connection, say)
     with sole_driver(run) as lease:
         say = lease.also(say)
         rows = patiently(partial(collect, run.folder), run.folder.path)
