@@ -25,6 +25,7 @@ from ltray.run import Run
 from ltray.training.error_line import measured_line
 
 STABLE = 0.02  # error barrier at which Frankle et al. 2020 (arXiv 1912.05671) call training stable
+APART = 0.05  # of the way from one reset point to the next in a figure
 NUMBER = pa.float64()
 SCHEMA = pa.schema(
     [
@@ -244,7 +245,8 @@ def _by_reset_point(shown: Shown) -> str:
     with styled():
         figure, axes = new_axes()
         for number, line in enumerate(shown.values()):
-            places = _places(line, shown)
+            # Beside each other, so that no interval hides another.
+            places = [place + APART * number for place in _places(line, shown)]
             axes.plot(places, [one.height("val") for one in line], **look(number))
             for place, one in zip(places, line, strict=True):
                 found = one.interval("val")
