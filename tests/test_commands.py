@@ -296,6 +296,7 @@ def test_trials_are_pinned_to_distinct_gpus_also_pretended_ones(tmp_path: Path) 
     assert ended.out.count("torch sees no GPU") == 1
 
 
+@pytest.mark.slow  # the notebooks do it too, in CI
 def test_the_python_api_does_what_the_commands_do(tmp_path: Path) -> None:
     path = write_experiment(tmp_path / "small.yaml", small_document({"replicates": 2}))
     code = (
