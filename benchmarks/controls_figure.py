@@ -36,13 +36,13 @@ def main() -> None:
     arguments.add_argument("--svg", type=Path, required=True)
     options = arguments.parse_args()
     runs = [locate(path) for path in options.runs]
-    figure = Figure(figsize=(4.6 * len(runs), 4.2), layout="constrained", facecolor="white")
+    figure = Figure(figsize=(max(6.4, 4.6 * len(runs)), 4.2), layout="constrained", facecolor="white")
     for axes, run in zip(figure.subplots(1, len(runs), squeeze=False)[0], runs, strict=True):
         _draw(axes, run)
     handles, labels = figure.axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=2, frameon=False)
     options.svg.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(options.svg)
+    figure.savefig(options.svg, format="svg", metadata={"Date": None})
 
 
 def _draw(axes: "Axes", run: Run) -> None:
