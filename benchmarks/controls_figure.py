@@ -36,7 +36,9 @@ def main() -> None:
     arguments.add_argument("--svg", type=Path, required=True)
     options = arguments.parse_args()
     runs = [locate(path) for path in options.runs]
-    figure = Figure(figsize=(max(6.4, 4.6 * len(runs)), 4.2), layout="constrained", facecolor="white")
+    figure = Figure(
+        figsize=(max(6.4, 4.6 * len(runs)), 4.2), layout="constrained", facecolor="white"
+    )
     for axes, run in zip(figure.subplots(1, len(runs), squeeze=False)[0], runs, strict=True):
         _draw(axes, run)
     handles, labels = figure.axes[0].get_legend_handles_labels()
