@@ -163,7 +163,7 @@ def test_tickets_are_compared_with_all_that_they_must_beat(
     assert beyond_chance(every, "fresh") == (0, 0, 0)
     page = content(target, [moved])
     assert len(page["answers"]) == 2
-    assert len(page["figures"]) == 1
+    assert [split for split, _ in page["figures"][moved.name]] == ["validation", "test"]
 
 
 def test_another_network_or_other_images_are_refused(root: Path, source: Run) -> None:

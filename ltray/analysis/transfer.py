@@ -5,11 +5,16 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import Any, Literal
 
 from ltray.analysis import figures
 from ltray.analysis.columns import Row
-from ltray.analysis.figures import ComparedLine, accuracy_against_density, compared_accuracy
+from ltray.analysis.figures import (
+    SPLIT_NAMES,
+    ComparedLine,
+    accuracy_against_density,
+    compared_accuracy,
+)
 from ltray.analysis.grid import Cell, Place, cells
 from ltray.analysis.intervals import Interval, holm, mean_interval, mean_test
 from ltray.analysis.results import Rows, collect
@@ -31,6 +36,7 @@ AGAINST = {
     "own": "the target's own ticket of that sparsity, at its best reset point by validation",
 }
 """What a transferred ticket is set beside -> in words"""
+SPLITS: tuple[Literal["val", "test"], ...] = ("val", "test")
 
 
 @dataclass(frozen=True)
@@ -203,7 +209,9 @@ def content(target: Run, moves: Sequence[Moved]) -> dict[str, Any]:
             for kind in AGAINST
         },
         "fresh": fmean(row["val_top1"] for row in fresh.values()) if fresh else None,
-        "figures": [_figure(moved, fresh) for moved, every in tables if every and fresh],
+        "figures": {
+            moved.name: _figures(moved, fresh) for moved, every in tables if every and fresh
+        },
         "sources": _sources(moves),
         "glyphs": figures.GLYPHS,
     }
@@ -235,16 +243,20 @@ def _mean(rows: Sequence[Row], column: str) -> float:
     return fmean(row[column] for row in rows)
 
 
-def _figure(moved: Moved, fresh: Mapping[int, Row]) -> tuple[str, str]:
-    """(name, figure) of one source: its tickets and controls over density, and fresh training."""
-    controls = {
-        kind: list(moved.control(kind).values()) for kind in ("shuffled_mask", "random_init")
-    }
+def _figures(moved: Moved, fresh: Mapping[int, Row]) -> list[tuple[str, str]]:
+    """(split, figure) of one source: its tickets and controls over density, and fresh training."""
     first = min(moved.what.tickets.reset.epochs)
-    controls["random_init"] = [one for one in controls["random_init"] if one.reset_epoch == first]
-    level = fmean(row["val_top1"] for row in fresh.values())
-    drawn = accuracy_against_density(list(moved.tickets.values()), controls, level, "val", None)
-    return moved.name, drawn.replace("accuracy-val", f"accuracy-val-{moved.run.folder.path.name}")
+    fresh_init = [one for (_, at), one in moved.control("random_init").items() if at == first]
+    shuffled = list(moved.control("shuffled_mask").values())
+    controls = {"shuffled_mask": shuffled, "random_init": fresh_init}
+    found = []
+    for split in SPLITS:
+        level = fmean(row[f"{split}_top1"] for row in fresh.values())
+        tickets = list(moved.tickets.values())
+        drawn = accuracy_against_density(tickets, controls, level, split, None)
+        own_ids = drawn.replace(f"accuracy-{split}", f"accuracy-{split}-{moved.name}")
+        found.append((SPLIT_NAMES[split], own_ids))
+    return found
 
 
 def _sources(moves: Sequence[Moved]) -> list[tuple[str, str]]:
