@@ -31,7 +31,7 @@ def comparison_lines(comparison: Comparison) -> list[str]:
         *_shared(comparison.compared),
         *_lacking(comparison.lacking),
         f"{quantity(comparison.others, 'cell')} of the run not among the published ones. "
-        "Fresh init is not compared: no control of that kind was run.",
+        "Fresh init is not compared, though a run may have the control random_init.",
         *_conditions(comparison),
     ]
 
