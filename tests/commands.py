@@ -162,11 +162,11 @@ def done_tickets(root: Path) -> list[Path]:
     return sorted(root.glob("*/replicate-*/tickets/*/ticket.json"))
 
 
-def tickets_in_training(root: Path) -> list[Path]:
-    """The folder of every ticket below a root that was begun and is not done."""
+def attempts_in_training(root: Path) -> list[int]:
+    """How often each ticket below a root that was begun and is not done has been begun."""
     noted = root.glob("*/replicate-*/tickets/*/attempts.json")
-    begun = [path for path in noted if read_json(path)["attempts"]]
-    return [path.parent for path in begun if not path.with_name("ticket.json").exists()]
+    undone = [path for path in noted if not path.with_name("ticket.json").exists()]
+    return [begun for path in undone if (begun := read_json(path)["attempts"])]
 
 
 def wait_until(
@@ -197,7 +197,7 @@ def kill_workers_in_training(root: Path, process: subprocess.Popen[str]) -> None
         for worker in halted:
             while not _is_halted(worker):  # what it was writing is written
                 time.sleep(0.001)
-        if halted and tickets_in_training(root):
+        if halted and attempts_in_training(root):
             return True
         for worker in halted:
             _signalled(worker, signal.SIGCONT)

@@ -14,7 +14,7 @@ from ltray.data.archives.sources import open_source
 from ltray.data.manifest import write_manifest
 from ltray.data.shards import plan, write_part
 from ltray.experiment_file import read_experiment
-from ltray.locate import locate_experiment
+from ltray.locate import locate_experiment, write_experiment
 from ltray.lottery.ready import ready
 from ltray.run import Run
 from ltray.training.chain import train_chain
@@ -64,12 +64,28 @@ def digits_shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+@pytest.fixture
+def prepared_root(tmp_path: Path, digits_shards: Path) -> Path:
+    """`runs` in tmp_path, where a command that is run there puts its runs, with SMALL's shards."""
+    shutil.copytree(digits_shards / "data", tmp_path / "runs" / "data")
+    return tmp_path / "runs"
+
+
 def prepare_without_ray(run: Run) -> None:
     """What the Ray Data job does, in this process."""
     source = open_source(run.experiment.data, run.folder.scratch)
     planned = plan(source, run.pixels)
     records = [write_part(part, source, run.pixels, run.data) for part in planned.parts]
     write_manifest(run.data, planned, records, run.fingerprint, seconds=0.0)
+
+
+def located(path: Path, root: Path) -> Run:
+    """An experiment's run with its shards and its own files, as the driver leaves it to workers."""
+    run = locate_experiment(read_experiment(path), root)
+    if not run.data.manifest.is_file():
+        prepare_without_ray(run)
+    write_experiment(run)
+    return run
 
 
 def train_without_ray(run: Run) -> None:

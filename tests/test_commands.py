@@ -15,6 +15,7 @@ import pytest
 from archives import png, release, synset
 from commands import (
     Outcome,
+    attempts_in_training,
     done_tickets,
     final_bits,
     finish,
@@ -29,8 +30,10 @@ from commands import (
 )
 from conftest import MakeRun, small_document, train_without_ray
 
+from ltray.experiment_file import read_experiment
 from ltray.files import read_json
 from ltray.layout import RunFolder
+from ltray.locate import locate_experiment
 from ltray.lottery.ready import ready
 
 pytestmark = pytest.mark.ray
@@ -80,7 +83,9 @@ def test_from_nothing_to_a_report_then_again_then_grown(tmp_path: Path, make_run
     assert before == {one: one.stat().st_mtime_ns for one in before}
 
 
-def test_chains_of_iterative_pruning_then_their_controls(tmp_path: Path, make_run: MakeRun) -> None:
+def test_chains_of_iterative_pruning_then_their_controls(
+    tmp_path: Path, make_run: MakeRun, prepared_root: Path
+) -> None:
     keys = {"prune__style": "iterative", "controls": ["shuffled_mask", "random_init"]}
     path = write_experiment(tmp_path / "small.yaml", small_document(keys))
     ended = run("sweep", path, folder=tmp_path)
@@ -151,39 +156,30 @@ def test_archives_are_compared_with_the_published_ones_when_asked(tmp_path: Path
     assert not list(tmp_path.glob("runs/data/*"))
 
 
-def test_a_killed_worker_costs_nothing_but_its_time(tmp_path: Path, make_run: MakeRun) -> None:
+def test_killed_workers_then_a_killed_driver_cost_nothing_but_their_time(
+    tmp_path: Path, make_run: MakeRun, prepared_root: Path
+) -> None:
     path = write_experiment(tmp_path / "long.yaml", small_document(LONG))
     process = start("sweep", path, folder=tmp_path)
-    root = tmp_path / "runs"
-    wait_until(lambda: len(done_tickets(root)) >= 3, process)
-    before = {one: one.read_bytes() for one in done_tickets(root)}
-    kill_workers_in_training(root, process)
-    ended = finish(process)
-    assert ended.status == 0, ended
-    folder = only_run(tmp_path / "runs", "small")
-    assert [row["status"] for row in rows(folder)] == ["done"] * 12
-    assert final_bits(folder) == undisturbed_bits(make_run, LONG)
-    assert {one: one.read_bytes() for one in before} == before
-    assert max(row["attempts"] for row in rows(folder)) > 1
-
-
-def test_a_killed_driver_goes_on_where_it_was(tmp_path: Path, make_run: MakeRun) -> None:
-    path = write_experiment(tmp_path / "long.yaml", small_document(LONG))
-    process = start("sweep", path, folder=tmp_path)
-    wait_until(lambda: len(done_tickets(tmp_path / "runs")) >= 3, process)
+    wait_until(lambda: len(done_tickets(prepared_root)) >= 3, process)
+    kill_workers_in_training(prepared_root, process)
+    wait_until(lambda: max(attempts_in_training(prepared_root), default=0) > 1, process)
     os.kill(process.pid, signal.SIGKILL)
     process.communicate()
-    before = {one: one.read_bytes() for one in done_tickets(tmp_path / "runs")}
+    before = {one: one.read_bytes() for one in done_tickets(prepared_root)}
     ended = run("sweep", path, folder=tmp_path)
     assert ended.status == 0, ended
-    folder = only_run(tmp_path / "runs", "small")
+    folder = only_run(prepared_root, "small")
     assert [row["status"] for row in rows(folder)] == ["done"] * 12
     assert final_bits(folder) == undisturbed_bits(make_run, LONG)
     assert {one: one.read_bytes() for one in before} == before
+    assert max(row["attempts"] for row in rows(folder)) > 2, "once by each kill, then to its end"
 
 
-def test_ctrl_c_stops_cleanly_and_a_second_driver_is_refused(tmp_path: Path) -> None:
-    changes = {**LONG, "train__epochs": 300, "sweep__tickets_per_trial": 1}
+def test_ctrl_c_stops_cleanly_and_a_second_driver_is_refused(
+    tmp_path: Path, prepared_root: Path
+) -> None:
+    changes = {**LONG, "train__epochs": 150, "sweep__tickets_per_trial": 1}
     path = write_experiment(tmp_path / "long.yaml", small_document(changes))
     process = start("sweep", path, folder=tmp_path)
     wait_until(lambda: bool(done_tickets(tmp_path / "runs")), process)
@@ -211,17 +207,19 @@ def check_interrupted(ended: Outcome, folder: Path) -> None:
     assert not (folder / "driver.json").exists()
 
 
-def test_what_always_fails_is_failed_with_its_error_and_the_rest_is_done(tmp_path: Path) -> None:
+def test_what_always_fails_is_failed_with_its_error_and_the_rest_is_done(
+    tmp_path: Path, prepared_root: Path
+) -> None:
     changes = {"sweep__max_failures": 0, "reset__epochs": [0, 1]}
     path = write_experiment(tmp_path / "small.yaml", small_document(changes))
-    assert run("dense", path, folder=tmp_path).status == 0
-    folder = only_run(tmp_path / "runs", "small")
-    names = [pack.tickets[0] for pack in ready_packs(folder)]
-    mask = RunFolder(folder).replicate(0).mask(names[0].mask)
-    mask.parent.mkdir()
+    there = locate_experiment(read_experiment(path), prepared_root)
+    names = [pack.tickets[0] for pack in ready(there.experiment, set())]
+    mask = there.folder.replicate(0).mask(names[0].mask)
+    mask.parent.mkdir(parents=True)
     mask.write_bytes(b"no mask")
     ended = run("sweep", path, folder=tmp_path)
     assert ended.status == 1, ended
+    folder = there.folder.path
     by_status = {(row["mask"], row["status"]) for row in rows(folder)}
     assert by_status == {(names[0].mask, "failed"), (names[1].mask, "done")}
     failed = [row for row in rows(folder) if row["status"] == "failed"]
@@ -265,7 +263,9 @@ def test_what_goes_wrong_in_a_part_is_one_clear_text(tmp_path: Path) -> None:
     assert ended.err.count("\n") == 2, "nothing but the text"
 
 
-def test_what_goes_wrong_in_the_dense_run_is_one_clear_text(tmp_path: Path) -> None:
+def test_what_goes_wrong_in_the_dense_run_is_one_clear_text(
+    tmp_path: Path, prepared_root: Path
+) -> None:
     cases = {
         "prune__keep_dense": (["fc1.wieght"], 2, "did you mean 'fc1.weight'"),
         "train__lr": (1e30, 1, "lower train.lr"),
@@ -279,14 +279,10 @@ def test_what_goes_wrong_in_the_dense_run_is_one_clear_text(tmp_path: Path) -> N
         assert not list(tmp_path.rglob("trajectory.json"))
 
 
-def ready_packs(folder: Path) -> Any:
-    from ltray.experiment_file import read_experiment
-
-    return ready(read_experiment(folder / "experiment.yaml"), set())
-
-
-def test_trials_are_pinned_to_distinct_gpus_also_pretended_ones(tmp_path: Path) -> None:
-    path = write_experiment(tmp_path / "small.yaml", small_document(LONG))
+def test_trials_are_pinned_to_distinct_gpus_also_pretended_ones(
+    tmp_path: Path, prepared_root: Path
+) -> None:
+    path = write_experiment(tmp_path / "small.yaml", small_document({}))
     with pretended_gpus(2) as (address, _):
         ended = run("sweep", path, "--address", address, folder=tmp_path)
     assert ended.status == 0, ended

@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 from commands import (
     HANGS,
+    attempts_in_training,
     final_bits,
     finish,
     local_cluster,
     only_run,
     rows,
     start,
-    tickets_in_training,
     wait_until,
     write_experiment,
 )
@@ -132,7 +132,7 @@ def test_trials_leave_a_node_that_is_about_to_end(tmp_path: Path, ec2: Ec2) -> N
     with local_cluster({}, spot) as address:
         process = start("sweep", path, "--address", address, folder=tmp_path)
         root = tmp_path / "runs"
-        wait_until(lambda: len(tickets_in_training(root)) == 4, process)
+        wait_until(lambda: len(attempts_in_training(root)) == 4, process)
         ec2.ends = True
         ended = finish(process)
     assert ended.status == 0, ended

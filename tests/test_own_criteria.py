@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from conftest import prepare_without_ray, small_document
+from conftest import located, small_document
 from own_network import NETS
 
 from ltray.errors import InvalidExperiment, LtrayError
@@ -51,14 +51,6 @@ def written(folder: Path, text: str = SMALLEST, **changes: Any) -> Path:
         changes = {"prune__criterion": "mine.py:smallest", **changes}
     path.write_text(yaml.safe_dump(small_document(changes)))
     return path
-
-
-def located(path: Path, root: Path) -> Run:
-    run = locate_experiment(read_experiment(path), root)
-    if not run.data.manifest.is_file():
-        prepare_without_ray(run)
-    write_experiment(run)
-    return run
 
 
 def pruned(run: Run) -> Run:

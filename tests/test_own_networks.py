@@ -6,14 +6,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import MakeRun, prepare_without_ray
+from conftest import MakeRun, located
 from own_network import NETS, written
 from safetensors.torch import load_file
 
 from ltray.errors import InvalidExperiment, LtrayError
-from ltray.experiment_file import read_experiment
 from ltray.files import read_json
-from ltray.locate import locate, locate_experiment, write_experiment
+from ltray.locate import locate, write_experiment
 from ltray.lottery.ready import ready
 from ltray.lottery.tickets import grid
 from ltray.models.networks import build
@@ -49,15 +48,6 @@ def trained(run: Run) -> dict[str, dict[str, torch.Tensor]]:
     for pack in ready(run.experiment, set()):
         train_pack(run, pack, place, nobody)
     return {one.name: load_file(folder.ticket(one.name).weights) for one in grid(run.experiment)}
-
-
-def located(path: Path, root: Path) -> Run:
-    """A run with its shards and its own copy of the network, as the driver leaves it to workers."""
-    run = locate_experiment(read_experiment(path), root)
-    if not run.data.manifest.is_file():
-        prepare_without_ray(run)
-    write_experiment(run)
-    return run
 
 
 # the whole way

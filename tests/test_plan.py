@@ -160,7 +160,9 @@ def test_a_wrong_experiment_is_told_as_by_every_command(tmp_path: Path) -> None:
 
 
 @pytest.mark.ray
-def test_it_tries_the_training_here_and_a_sweep_says_what_is_ahead(tmp_path: Path) -> None:
+def test_it_tries_the_training_here_and_a_sweep_says_what_is_ahead(
+    tmp_path: Path, prepared_root: Path
+) -> None:
     path = write_experiment(tmp_path / "small.yaml", small_document({"sweep__backend": "auto"}))
     ended = run("plan", path, "--json", folder=tmp_path)
     assert ended.status == 0, ended.err
@@ -172,7 +174,7 @@ def test_it_tries_the_training_here_and_a_sweep_says_what_is_ahead(tmp_path: Pat
     assert swept.status == 0, swept.err
     assert "plan: 1 dense run of 3 epochs, then 6 retrainings" in swept.out
     assert "python -m ltray.plan" in swept.out
-    (launches,) = (tmp_path / "runs").glob("small-*/launches.json")
+    (launches,) = prepared_root.glob("small-*/launches.json")
     (launch,) = read_json(launches)["launches"]
     assert 0 < launch["planned"]["low"] < launch["planned"]["seconds"] < launch["planned"]["high"]
     again = json.loads(run("plan", path, "--json", "--seconds-per-epoch", 1, folder=tmp_path).out)

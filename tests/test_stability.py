@@ -9,12 +9,12 @@ from conftest import small_document
 
 
 @pytest.mark.ray
-def test_copies_are_trained_and_measured_once(tmp_path: Path) -> None:
+def test_copies_are_trained_and_measured_once(tmp_path: Path, prepared_root: Path) -> None:
     document = small_document({"reset__epochs": [0, 1], "train__epochs": 2})
     write_experiment(tmp_path / "small.yaml", document)
     first = run("stability", "small.yaml", "--sparsities", "0.9", folder=tmp_path)
     assert first.status == 0, first.err
-    folder = only_run(tmp_path / "runs", "small")
+    folder = only_run(prepared_root, "small")
     table = pq.read_table(folder / "stability" / "barriers.parquet").to_pylist()
     assert [(row["sparsity"], row["reset_epoch"]) for row in table] == [
         (0, 0),
