@@ -1,5 +1,6 @@
 """Runs of real digits, prepared without Ray and shared by the tests that train."""
 
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +23,9 @@ from ltray.training.dense import train_dense
 from ltray.training.place import this_place
 from ltray.training.pruning import make_masks
 from ltray.training.retrain import train_pack
+
+# Two processes test side by side: they, and all that they start, keep to a thread each.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # A busy machine makes any example slow; what must be fast is measured in benchmarks/.
 hypothesis.settings.register_profile("ltray", deadline=None)
