@@ -29,11 +29,14 @@ def main() -> int:
     options = arguments.parse_intermixed_args()
 
     from ltray.cluster.transferring import transfer_run
+    from ltray.errors import LtrayError
     from ltray.locate import check_begun, locate
 
-    sources = [
-        locate(experiment_path(one), options.root) for one in (options.experiment, *options.others)
-    ]
+    if options.experiment is None:
+        raise LtrayError("SOURCE", "none is given", "name the experiment whose tickets are taken")
+    paths = [experiment_path(one) for one in (options.experiment, *options.others)]
+    # A run's folder may lie anywhere: --root is where the target's run goes.
+    sources = [locate(path, None if path.is_dir() else options.root) for path in paths]
     for source in sources:
         check_begun(source)
     target = locate(experiment_path(options.to), options.root)

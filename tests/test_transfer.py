@@ -4,14 +4,17 @@ from pathlib import Path
 
 import pytest
 from commands import only_run, rows, run, write_experiment
-from conftest import small_document
+from conftest import MakeRun, located, small_document, train_without_ray
 
 
 @pytest.mark.ray
-def test_tickets_go_to_another_data_set_and_are_trained_there_once(tmp_path: Path) -> None:
-    source = small_document(
-        {"name": "low", "data__classes": [0, 1, 2, 3, 4], "reset__epochs": [0, 1]}
-    )
+def test_tickets_go_to_another_data_set_and_are_trained_there_once(
+    tmp_path: Path, make_run: MakeRun
+) -> None:
+    made = make_run(name="low", data__classes=[0, 1, 2, 3, 4], reset__epochs=[0, 1])
+    source = located(tmp_path / "experiment-1.yaml", made.folder.path.parent)
+    train_without_ray(source)
+    low = source.folder.path
     target = small_document(
         {
             "name": "high",
@@ -19,13 +22,10 @@ def test_tickets_go_to_another_data_set_and_are_trained_there_once(tmp_path: Pat
             "reset": {"epochs": [0], "schedule": "restart"},
         }
     )
-    write_experiment(tmp_path / "low.yaml", source)
     write_experiment(tmp_path / "high.yaml", target)
-    assert run("sweep", "low.yaml", folder=tmp_path).status == 0
-    first = run("transfer", "low.yaml", "--to", "high.yaml", folder=tmp_path)
+    first = run("transfer", low, "--to", "high.yaml", folder=tmp_path)
     assert first.status == 0, first.err
     folder = only_run(tmp_path / "runs", "high")
-    low = only_run(tmp_path / "runs", "low")
     inside = folder / f"transfer-{low.name}"
     assert len(rows(inside)) == 2 + 4 + 4 + 2  # dense, tickets, shuffled masks, fresh weights
     assert len(rows(folder)) == 2  # the target's own

@@ -1,5 +1,7 @@
 """Tickets on another data set: what they start with, what is refused, what they are set beside."""
 
+import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -8,15 +10,20 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from conftest import prepare_without_ray, small_document, train_without_ray
+from conftest import located, small_document, train_without_ray
 
 from ltray.analysis.results import collect
-from ltray.analysis.transfer import Moved, best_own, beyond_chance, compared, content
-from ltray.cluster.transferring import Move, move_of
+from ltray.analysis.transfer import Moved, answers, best_own, beyond_chance, compared
+from ltray.analysis.transfer_page import content, write_transfer
+from ltray.cluster.session import Connection
+from ltray.cluster.transferring import move_of, transfer_run
+from ltray.data.manifest import read_manifest
+from ltray.data.selection import image_counts
 from ltray.errors import LtrayError
 from ltray.experiment import replicate_seeds, step_of
 from ltray.experiment_file import read_experiment
-from ltray.locate import locate_experiment, write_experiment
+from ltray.layout import DataFolder, RunFolder
+from ltray.locate import locate_experiment
 from ltray.lottery.mask_names import masks_of
 from ltray.lottery.masks import load_mask
 from ltray.lottery.ready import ready
@@ -43,10 +50,7 @@ def swept(root: Path, name: str, **changes: Any) -> Run:
     """A run with its dense runs and tickets, as a sweep leaves it."""
     path = root / f"{name}.yaml"
     path.write_text(yaml.safe_dump(small_document({"name": name, **changes})))
-    run = locate_experiment(read_experiment(path), root)
-    if not run.data.manifest.is_file():
-        prepare_without_ray(run)
-    write_experiment(run)
+    run = located(path, root)
     train_without_ray(run)
     return run
 
@@ -62,8 +66,13 @@ def target(root: Path) -> Run:
 
 
 @pytest.fixture(scope="module")
-def move(source: Run, target: Run) -> Move:
+def move(source: Run, target: Run) -> Moved:
     """All of the source's tickets, trained on the target."""
+    return moved(source, target)
+
+
+def moved(source: Run, target: Run) -> Moved:
+    """What the driver and the trials of a transfer do, in this process."""
     found = move_of(source, target)
     transplant(source, target, found.run.folder.replicate(0), found.what, 0)
     for part in found.parts:
@@ -73,19 +82,16 @@ def move(source: Run, target: Run) -> Move:
     return found
 
 
-def test_weights_are_the_sources_but_for_a_new_head(source: Run, target: Run, move: Move) -> None:
+def test_weights_are_the_sources_but_for_a_new_head(source: Run, target: Run, move: Moved) -> None:
     onto = move.run.folder.replicate(0)
     of_source = read_trajectory(source.folder.replicate(0))
-    of_target = read_trajectory(target.folder.replicate(0))
     assert of_source is not None
-    assert of_target is not None
     seed, _ = replicate_seeds(target.experiment, 0)
     fresh = untrained(target, 4, seed, torch.device("cpu")).state_dict()
     for point in (0, 1):
-        there = load_weights(
-            source.folder.replicate(0).step(step_of(point, of_source.steps_per_epoch))
-        )
-        here = load_weights(onto.step(step_of(point, of_target.steps_per_epoch)))
+        step = step_of(point, of_source.steps_per_epoch)
+        there = load_weights(source.folder.replicate(0).step(step))
+        here = load_weights(onto.step(step))
         assert here.keys() == there.keys()
         for name, value in here.items():
             expected = fresh[name] if name.startswith("fc3.") else there[name]
@@ -93,7 +99,7 @@ def test_weights_are_the_sources_but_for_a_new_head(source: Run, target: Run, mo
     assert here["fc3.weight"].shape == (4, 100)
 
 
-def test_masks_are_the_sources_and_leave_the_new_head_whole(source: Run, move: Move) -> None:
+def test_masks_are_the_sources_and_leave_the_new_head_whole(source: Run, move: Moved) -> None:
     for one in masks_of(move.what.tickets):
         there = load_mask(source.folder.replicate(0).mask(one.name))
         here = load_mask(move.run.folder.replicate(0).mask(one.name))
@@ -105,54 +111,72 @@ def test_masks_are_the_sources_and_leave_the_new_head_whole(source: Run, move: M
     assert all(bool(part.all()) for part in mask.values())
 
 
-def test_everything_is_trained_by_the_targets_recipe_from_its_first_step(move: Move) -> None:
+def test_everything_is_trained_by_the_targets_recipe_from_its_first_step(
+    source: Run, target: Run, move: Moved
+) -> None:
     rows = collect(move.run.folder).tickets.values()
-    assert {row["steps_trained"] for row in rows} == {3 * (rows_per_epoch(move))}
+    assert {row["steps_trained"] for row in rows} == {3 * steps_per_epoch(target)}
+    assert {row["reset_step"] for row in rows} == {0, steps_per_epoch(source)}
     kinds = {(row["control"], row["sparsity"], row["reset_epoch"]) for row in rows}
     assert {("none", 0, 0), ("none", 0, 1), ("none", 0.9, 1), ("shuffled_mask", 0.9, 1)} <= kinds
     assert ("random_init", 0.9, 0) in kinds
     assert len(rows) == 2 + 4 + 4 + 2
 
 
-def rows_per_epoch(move: Move) -> int:
-    found = read_trajectory(move.run.folder.replicate(0))
+def steps_per_epoch(run: Run) -> int:
+    found = read_trajectory(run.folder.replicate(0))
     assert found is not None
     return found.steps_per_epoch
 
 
-def test_a_transplant_is_done_once(source: Run, target: Run, move: Move) -> None:
+def test_a_transplant_is_done_once(source: Run, target: Run, move: Moved) -> None:
     path = move.run.folder.replicate(0).trajectory
     before = path.stat().st_mtime_ns
     transplant(source, target, move.run.folder.replicate(0), move.what, 0)
     assert path.stat().st_mtime_ns == before
 
 
-def test_tickets_are_compared_with_all_that_they_must_beat(
-    source: Run, target: Run, move: Move
-) -> None:
-    moved = Moved(source, move.run, move.what)
+def test_reset_points_that_are_one_step_on_the_target_stay_apart(root: Path) -> None:
+    source = swept(root, "early", **LOW, reset__epochs=[0, 0.1], prune__sparsities=[0.5])
+    few = swept(root, "few", **HIGH, **RESTART, data__train_limit=100, prune__sparsities=[0.5])
+    assert step_of(0.1, steps_per_epoch(few)) == 0
+    found = move_of(source, few)
+    onto = found.run.folder.replicate(0)
+    transplant(source, few, onto, found.what, 0)
+    steps = [step_of(point, steps_per_epoch(source)) for point in (0, 0.1)]
+    first, later = (load_weights(onto.step(step)) for step in steps)
+    assert not torch.equal(first["fc1.weight"], later["fc1.weight"])
+
+
+def test_a_grid_that_has_grown_is_given_what_it_lacks(root: Path) -> None:
+    source = swept(root, "sprout", **LOW, reset__epochs=[0, 1])
+    target = swept(root, "growing", **HIGH, **RESTART, prune__sparsities=[0.5])
+    small = move_of(source, target)
+    onto = small.run.folder.replicate(0)
+    transplant(source, target, onto, small.what, 0)
+    there = {path: path.read_bytes() for path in onto.path.rglob("*.safetensors")}
+    grown = swept(root, "growing", **HIGH, **RESTART)
+    more = swept(root, "sprout", **LOW, reset__epochs=[0, 1, 2])
+    found = moved(more, grown)
+    assert found.run.folder == small.run.folder
+    done = {row["status"] for row in collect(found.run.folder).tickets.values()}
+    assert done == {"done"}
+    assert len(collect(found.run.folder).tickets) == 3 + 6 + 6 + 2
+    assert {path: path.read_bytes() for path in there} == there
+
+
+def test_tickets_are_compared_with_all_that_they_must_beat(target: Run, move: Moved) -> None:
     rows = collect(target.folder)
-    every = compared(moved, best_own(rows, target), rows.dense)
-    assert [(one.cell.sparsity, one.cell.reset_epoch) for one in every] == [
-        (0.5, 0),
-        (0.5, 1),
-        (0.9, 0),
-        (0.9, 1),
-    ]
+    every = compared(move, best_own(rows, target.experiment), list(rows.dense.values()))
+    assert [one.cell.place for one in every] == [(0.5, 0), (0.5, 1), (0.9, 0), (0.9, 1)]
     there = collect(move.run.folder).tickets.values()
     for one in every:
-        assert one.differences.keys() == {
-            "same_point",
-            "fresh",
-            "shuffled_mask",
-            "random_init",
-            "own",
-        }
-        place = (one.cell.sparsity, one.cell.reset_epoch)
+        assert list(one.differences) == AGAINST
         shuffled = next(
             row
             for row in there
-            if row["control"] == "shuffled_mask" and (row["sparsity"], row["reset_epoch"]) == place
+            if row["control"] == "shuffled_mask"
+            and (row["sparsity"], row["reset_epoch"]) == one.cell.place
         )
         difference = one.cell.mean("val_top1") - shuffled["val_top1"]
         assert one.differences["shuffled_mask"].value == pytest.approx(difference)
@@ -160,10 +184,92 @@ def test_tickets_are_compared_with_all_that_they_must_beat(
             one.cell.mean("val_top1") - rows.dense[0]["val_top1"]
         )
         assert one.differences["fresh"].interval is None  # one seed
-    assert beyond_chance(every, "fresh") == (0, 0, 0)
-    page = content(target, [moved])
-    assert len(page["answers"]) == 2
-    assert [split for split, _ in page["figures"][moved.name]] == ["validation", "test"]
+        assert one.verdict == "random_init: one seed does not tell"
+    assert beyond_chance([one.differences["fresh"] for one in every]).compared == 0
+
+
+AGAINST = ["same_point", "fresh", "shuffled_mask", "random_init", "own"]
+
+
+def altered(folder: Path, move: Moved, **changes: dict[str, Any]) -> Moved:
+    """A copy with other rows: `dense_1={"status": "diverged"}` of the dense network from point 1,
+    `ticket_50=...` of the tickets at 50 %."""
+    shutil.copytree(move.run.folder.path, folder)
+    for path in folder.glob("replicate-*/tickets/*/ticket.json"):
+        record = json.loads(path.read_text())
+        row = record["row"]
+        what = f"ticket_{round(100 * row['sparsity'])}"
+        if row["sparsity"] == 0:
+            what = f"dense_{row['reset_epoch']:g}"
+        if row["control"] == "none" and what in changes:
+            row.update(changes[what])
+            path.write_text(json.dumps(record))
+    return replace(move, run=replace(move.run, folder=RunFolder(folder)))
+
+
+def answers_of(moved: Moved, margin: float = 0.02) -> list[tuple[float | None, str]]:
+    """(sparsest, why none) of each reset point."""
+    every = compared(moved, {}, [])
+    found = answers(moved, every, margin)
+    sparsest = [None if one.sparsest is None else one.sparsest.cell.sparsity for one in found]
+    return list(zip(sparsest, [one.why_none for one in found], strict=True))
+
+
+def test_one_lucky_ticket_is_no_answer(tmp_path: Path, move: Moved) -> None:
+    lucky = altered(
+        tmp_path / "lucky",
+        move,
+        dense_0={"val_top1": 0.9},
+        ticket_50={"val_top1": 0.6},
+        ticket_90={"val_top1": 0.9},
+    )
+    assert answers_of(lucky)[0] == (None, "none")
+
+
+def test_what_cannot_be_told_is_not_called_none(tmp_path: Path, move: Moved) -> None:
+    diverged = altered(tmp_path / "diverged", move, dense_1={"status": "diverged"})
+    assert answers_of(diverged, margin=1)[0][0] == 0.9
+    assert "the dense network from there diverged" in answers_of(diverged, margin=1)[1][1]
+    every = {"status": "diverged"}
+    none = altered(tmp_path / "none", move, ticket_50=every, ticket_90=every)
+    assert {why for _, why in answers_of(none)} == {"none: in every cell a ticket diverged"}
+
+
+def test_the_page_sets_sources_side_by_side_and_tells_what_diverged(
+    tmp_path: Path, root: Path, source: Run, target: Run, move: Moved
+) -> None:
+    other = swept(root, "smaller", **LOW, data__train_limit=300, reset__epochs=[0, 1])
+    smaller = moved(other, target)
+    assert (smaller.images, move.images) == (300, images_of(source))
+    shown = content(target, [move, smaller])
+    assert [len(section["figures"]) for section in shown["sections"]] == [2, 2]
+    assert [point for point, _ in shown["sources"]] == ["0", "1"]
+    (pair,) = shown["between"]
+    assert (pair["one"], pair["other"]) == (smaller, move)
+    place = (0.9, 1)
+    ours, theirs = (one.tickets[place].mean("val_top1") for one in (move, smaller))
+    assert pair["differences"][place].value == pytest.approx(ours - theirs)
+    page = write_transfer(target, [move, smaller]).read_text()
+    assert f"{move.name} minus {smaller.name}" in page
+    ids = re.findall(r'\bid="([^"]+)"', page)
+    assert len(ids) == len(set(ids))
+    diverged = altered(tmp_path / "diverged", move, dense_1={"status": "diverged"})
+    page = write_transfer(target, [diverged]).read_text()
+    assert "cannot be told: the dense network from there diverged" in page
+    assert "1 diverged, 0 failed, 0 to go" in page
+
+
+def images_of(run: Run) -> int:
+    return image_counts(read_manifest(run.data), run.experiment.data)[0]
+
+
+def test_a_source_whose_shards_are_gone_is_shown_without_its_images(
+    tmp_path: Path, target: Run, move: Moved
+) -> None:
+    gone = replace(move.source, data=DataFolder(tmp_path / "data"))
+    page = write_transfer(target, [replace(move, source=gone)]).read_text()
+    assert f"<td>{images_of(move.source)}</td>" in write_transfer(target, [move]).read_text()
+    assert f"<td>{images_of(move.source)}</td>" not in page
 
 
 def test_another_network_or_other_images_are_refused(root: Path, source: Run) -> None:
@@ -171,11 +277,20 @@ def test_another_network_or_other_images_are_refused(root: Path, source: Run) ->
     with pytest.raises(LtrayError, match=r"write the same model\.arch"):
         move_of(source, other)
     larger = swept(root, "larger", **HIGH, **RESTART, data__image_size=12, train__epochs=1)
-    found = move_of(source, larger)
     with pytest.raises(LtrayError, match=r"'fc1.weight' is \[300, 64\] there and \[300, 144\]"):
-        transplant(source, larger, found.run.folder.replicate(0), found.what, 0)
+        move_of(source, larger)
     with pytest.raises(LtrayError, match="is the source itself"):
         move_of(source, source)
+
+
+def test_all_that_is_wrong_with_sources_is_said_before_anything_is_trained(
+    root: Path, source: Run, target: Run
+) -> None:
+    with pytest.raises(LtrayError) as raised:
+        transfer_run([source, source, target], target, Connection(), lambda _line: None, None)
+    assert "source-" in str(raised.value)
+    assert "is named twice" in str(raised.value)
+    assert "is the source itself" in str(raised.value)
 
 
 @pytest.mark.parametrize(

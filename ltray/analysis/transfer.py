@@ -1,30 +1,20 @@
 """Does a ticket transfer? Those of other experiments on a target, beside what they must beat."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
 from statistics import fmean
-from typing import Any, Literal
 
-from ltray.analysis import figures
 from ltray.analysis.columns import Row
-from ltray.analysis.figures import (
-    SPLIT_NAMES,
-    ComparedLine,
-    accuracy_against_density,
-    compared_accuracy,
-)
-from ltray.analysis.grid import Cell, Place, cells
-from ltray.analysis.intervals import Interval, holm, mean_interval, mean_test
+from ltray.analysis.grid import Cell, Place, cells, counts_of
+from ltray.analysis.intervals import Interval, mean_interval, mean_test
 from ltray.analysis.results import Rows, collect
-from ltray.analysis.statistics import LEVEL
-from ltray.analysis.templates import rendered
-from ltray.analysis.wording import epoch
+from ltray.analysis.statistics import BeyondChance, corrected
 from ltray.data.manifest import read_manifest
 from ltray.data.selection import image_counts
-from ltray.files import write_whole
-from ltray.lottery.matching import within_margin
+from ltray.experiment import Experiment
+from ltray.files import is_there
+from ltray.lottery.matching import TOLERANCE, by_seed, last_matching
 from ltray.lottery.transferring import Transferred
 from ltray.run import Run
 
@@ -36,23 +26,32 @@ AGAINST = {
     "own": "the target's own ticket of that sparsity, at its best reset point by validation",
 }
 """What a transferred ticket is set beside -> in words"""
-SPLITS: tuple[Literal["val", "test"], ...] = ("val", "test")
 
 
 @dataclass(frozen=True)
 class Difference:
-    """A ticket minus what it is set beside, on validation, over replicates.
+    """A ticket minus what it is set beside, on validation.
 
     Attributes:
+        value: the mean over replicates; of a single one over retrainings.
         test: the mean on test, which chooses nothing.
-        interval: None for one replicate.
+        pairs: how many replicates, or retrainings, have both.
+        interval: None for one, and where all differences are equal.
         p_value: that there is none; None where nothing tells.
     """
 
     value: float
     test: float
+    pairs: int
     interval: Interval | None
     p_value: float | None
+
+    @property
+    def side(self) -> int:
+        """1 where the whole interval is above zero, -1 where below, else 0."""
+        if self.interval is None:
+            return 0
+        return int(self.interval.low > 0) - int(self.interval.high < 0)
 
 
 @dataclass(frozen=True)
@@ -61,6 +60,7 @@ class Moved:
 
     Attributes:
         run: of the target, with the folder in which these tickets lie.
+        what: is trained there.
     """
 
     source: Run
@@ -72,9 +72,23 @@ class Moved:
         return self.source.folder.path.name
 
     @cached_property
-    def images(self) -> int:
-        """How many the source was trained on."""
+    def images(self) -> int | None:
+        """How many the source was trained on; None where its shards are gone."""
+        if not is_there(self.source.data.manifest):
+            return None
         return image_counts(read_manifest(self.source.data), self.source.experiment.data)[0]
+
+    @property
+    def parts(self) -> tuple[Run, Run]:
+        """The dense network from the source's reset points, then its tickets."""
+        return (
+            replace(self.run, experiment=self.what.dense),
+            replace(self.run, experiment=self.what.tickets),
+        )
+
+    @property
+    def reset_epochs(self) -> list[float]:
+        return sorted(self.what.tickets.reset.epochs)
 
     @cached_property
     def rows(self) -> Rows:
@@ -92,6 +106,11 @@ class Moved:
         """Reset point -> the whole network from there."""
         return {cell.reset_epoch: cell for cell in cells(self.rows, self.what.dense)}
 
+    def counts(self) -> dict[str, int]:
+        """How many of its tickets, controls and dense networks have come to what."""
+        both = [counts_of(self.rows, part) for part in (self.what.tickets, self.what.dense)]
+        return {status: sum(counts[status] for counts in both) for status in both[0]}
+
 
 @dataclass(frozen=True)
 class Compared:
@@ -99,11 +118,23 @@ class Compared:
 
     Attributes:
         cell: it, over replicates.
+        own: the target's own cell that it is set beside; None where none has finished.
         differences: what it is set beside -> the difference; those that can be told.
     """
 
     cell: Cell
+    own: Cell | None
     differences: Mapping[str, Difference]
+
+    @property
+    def verdict(self) -> str:
+        """What its control on fresh initial weights says of it."""
+        found = self.differences.get("random_init")
+        if found is None:
+            return "random_init cannot be told"
+        if found.interval is None:
+            return "random_init: one seed does not tell"
+        return ("not beyond random_init", "beats random_init", "below random_init")[found.side]
 
 
 @dataclass(frozen=True)
@@ -111,49 +142,65 @@ class Answer:
     """What may be said of a source's reset point.
 
     Attributes:
-        sparsest: that is within the margin of the dense network from the same point; None where
-            none is.
+        dense: the whole network from there.
+        compared: how many tickets could be set beside it.
+        sparsest: that is within the margin of it; None where none is.
     """
 
     moved: Moved
-    reset_epoch: float
+    dense: Cell
+    compared: int
     sparsest: Compared | None
 
+    @property
+    def reset_epoch(self) -> float:
+        return self.dense.reset_epoch
 
-def write_transfer(target: Run, moves: Sequence[Moved]) -> Path:
-    """Write transfer.html of a target; returns its path."""
-    page = target.folder.transfer_page
-    write_whole(page, rendered("transfer.html.jinja", content(target, moves)).encode())
-    return page
+    @property
+    def why_none(self) -> str:
+        """Why there is no sparsest."""
+        if self.compared:
+            return "none"
+        if self.dense.diverged:
+            return "cannot be told: the dense network from there diverged"
+        if not self.dense.done:
+            return "cannot be told yet: the dense network from there is not done"
+        here = [
+            cell for cell in self.moved.tickets.values() if cell.reset_epoch == self.reset_epoch
+        ]
+        every = all(cell.diverged for cell in here)
+        return "none: in every cell a ticket diverged" if every else "no ticket is done yet"
 
 
-def compared(moved: Moved, own: Mapping[float, Cell], fresh: Mapping[int, Row]) -> list[Compared]:
+def compared(moved: Moved, own: Mapping[float, Cell], fresh: Sequence[Row]) -> list[Compared]:
     """Every transferred ticket that is done.
 
     Args:
         own: sparsity -> the target's own cell that it is set beside.
-        fresh: replicate -> the row of the target's dense run.
+        fresh: the rows of the target's dense runs.
     """
-    controls = {kind: moved.control(kind) for kind in ("shuffled_mask", "random_init")}
+    shuffled, drawn = (moved.control(kind) for kind in ("shuffled_mask", "random_init"))
     found = []
     for place, cell in moved.tickets.items():
         if not cell.comparable:
             continue
-        beside = {
-            "same_point": _by_replicate(moved.dense[cell.reset_epoch]),
-            "fresh": {number: [row] for number, row in fresh.items()},
-            **{kind: _by_replicate(of[place]) for kind, of in controls.items()},
-            "own": _by_replicate(own[cell.sparsity]) if cell.sparsity in own else {},
+        beside = own.get(cell.sparsity)
+        told = {
+            "same_point": _difference(cell, _rows(moved.dense[cell.reset_epoch])),
+            "fresh": _difference(cell, fresh, once=True),
+            "shuffled_mask": _difference(cell, _rows(shuffled[place])),
+            "random_init": _difference(cell, _rows(drawn[place]), once=True),
+            "own": None if beside is None else _difference(cell, _rows(beside)),
         }
-        told = {kind: _difference(cell, rows) for kind, rows in beside.items()}
-        found.append(Compared(cell, {kind: one for kind, one in told.items() if one is not None}))
+        known = {kind: one for kind, one in told.items() if one is not None}
+        found.append(Compared(cell, beside, known))
     return found
 
 
-def best_own(rows: Rows, target: Run) -> dict[float, Cell]:
+def best_own(rows: Rows, experiment: Experiment) -> dict[float, Cell]:
     """Sparsity -> the target's own cell with the highest mean validation accuracy."""
     best: dict[float, Cell] = {}
-    for cell in cells(rows, target.experiment):
+    for cell in cells(rows, experiment):
         if not cell.comparable:
             continue
         other = best.get(cell.sparsity)
@@ -162,119 +209,75 @@ def best_own(rows: Rows, target: Run) -> dict[float, Cell]:
     return best
 
 
-def beyond_chance(every: Sequence[Compared], kind: str) -> tuple[int, int, int]:
-    """(tested, above, below) of a kind, by Student's t with Holm's correction at 5 %."""
-    tested = [one.differences[kind] for one in every if kind in one.differences]
-    tested = [one for one in tested if one.p_value is not None]
-    adjusted = holm([one.p_value for one in tested if one.p_value is not None])
-    sure = [one.value for one, p in zip(tested, adjusted, strict=True) if p <= LEVEL]
-    return len(tested), sum(value > 0 for value in sure), sum(value < 0 for value in sure)
+def beyond_chance(differences: Sequence[Difference]) -> BeyondChance:
+    """How many are beyond chance, by Student's t with Holm's correction for all of them."""
+    return corrected([(one.value, one.p_value) for one in differences], "replicates")
 
 
 def answers(moved: Moved, every: Sequence[Compared], margin: float) -> list[Answer]:
-    """Of each reset point of a source, the earliest first."""
-    found = []
-    for point in sorted(moved.what.tickets.reset.epochs):
-        here = [one for one in every if one.cell.reset_epoch == point]
-        matching = [
-            one
-            for one in here
-            if "same_point" in one.differences
-            and within_margin(one.differences["same_point"].value, margin)
-        ]
-        sparsest = max(matching, key=lambda one: one.cell.sparsity, default=None)
-        found.append(Answer(moved, point, sparsest))
+    """Of each reset point of a source, the earliest first.
+
+    As everywhere, the sparsest is read from a fit in which accuracy may only fall with sparsity.
+    """
+    return [
+        _answer(moved, [one for one in every if one.cell.reset_epoch == point], point, margin)
+        for point in moved.reset_epochs
+    ]
+
+
+def best_of(answered: Sequence[Answer]) -> Answer | None:
+    """The sparsest of all reset points; of equally sparse ones the earliest says most."""
+    found = [(one.sparsest, one) for one in answered if one.sparsest is not None]
+    best = max(found, key=lambda both: (both[0].cell.sparsity, -both[1].reset_epoch), default=None)
+    return None if best is None else best[1]
+
+
+def between(one: Moved, other: Moved) -> dict[Place, Difference]:
+    """The second source's ticket minus the first's wherever both have one that is done.
+
+    Replicates of the target are the same for both: seed, data order and the new output layer.
+    """
+    found = {}
+    for place, cell in other.tickets.items():
+        beside = one.tickets.get(place)
+        if beside is None or not cell.comparable:
+            continue
+        difference = _difference(cell, _rows(beside))
+        if difference is not None:
+            found[place] = difference
     return found
 
 
-def content(target: Run, moves: Sequence[Moved]) -> dict[str, Any]:
-    """What the template needs to know."""
-    rows = collect(target.folder)
-    fresh = {
-        number: row for number, row in rows.dense.items() if number < target.experiment.replicates
-    }
-    own = best_own(rows, target)
-    tables = [(moved, compared(moved, own, fresh)) for moved in moves]
-    margin = target.experiment.report.margin
-    return {
-        "target": target,
-        "experiment": target.experiment,
-        "margin": margin,
-        "against": AGAINST,
-        "tables": tables,
-        "answers": [one for moved, every in tables for one in answers(moved, every, margin)],
-        "beyond": {
-            (moved.name, kind): beyond_chance(every, kind)
-            for moved, every in tables
-            for kind in AGAINST
-        },
-        "fresh": fmean(row["val_top1"] for row in fresh.values()) if fresh else None,
-        "figures": {
-            moved.name: _figures(moved, fresh) for moved, every in tables if every and fresh
-        },
-        "sources": _sources(moves),
-        "glyphs": figures.GLYPHS,
-    }
+def _answer(moved: Moved, here: Sequence[Compared], point: float, margin: float) -> Answer:
+    told = [(one, one.differences["same_point"]) for one in here if "same_point" in one.differences]
+    told.sort(key=lambda both: both[0].cell.sparsity)
+    values, weights = [one.value for _, one in told], [one.pairs for _, one in told]
+    at = last_matching(values, weights, margin)
+    return Answer(moved, moved.dense[point], len(told), None if at < 0 else told[at][0])
 
 
-def _by_replicate(cell: Cell) -> dict[int, list[Row]]:
-    found: dict[int, list[Row]] = {}
-    if cell.comparable:
-        for row in cell.done:
-            found.setdefault(row["replicate"], []).append(row)
-    return found
+def _rows(cell: Cell) -> Sequence[Row]:
+    return cell.done if cell.comparable else ()
 
 
-def _difference(cell: Cell, beside: Mapping[int, Sequence[Row]]) -> Difference | None:
-    """Means of each replicate that has both; None where none has."""
-    ours = _by_replicate(cell)
-    both = sorted(ours.keys() & beside.keys())
-    if not both:
+def _difference(cell: Cell, others: Sequence[Row], once: bool = False) -> Difference | None:
+    """Of the replicates and retrainings that have both; None where none has.
+
+    Args:
+        once: the other is trained once in a replicate, and stands beside all retrainings.
+    """
+    beside = {(row["replicate"], 0 if once else row["retraining"]): row for row in others}
+    keys = [(row["replicate"], 0 if once else row["retraining"]) for row in cell.done]
+    pairs = [(row, beside[key]) for row, key in zip(cell.done, keys, strict=True) if key in beside]
+    if not pairs:
         return None
 
     def values(column: str) -> list[float]:
-        return [_mean(ours[number], column) - _mean(beside[number], column) for number in both]
+        return by_seed([(ours["replicate"], ours[column] - row[column]) for ours, row in pairs])
 
     val = values("val_top1")
-    return Difference(fmean(val), fmean(values("test_top1")), mean_interval(val), mean_test(val))
-
-
-def _mean(rows: Sequence[Row], column: str) -> float:
-    return fmean(row[column] for row in rows)
-
-
-def _figures(moved: Moved, fresh: Mapping[int, Row]) -> list[tuple[str, str]]:
-    """(split, figure) of one source: its tickets and controls over density, and fresh training."""
-    first = min(moved.what.tickets.reset.epochs)
-    fresh_init = [one for (_, at), one in moved.control("random_init").items() if at == first]
-    shuffled = list(moved.control("shuffled_mask").values())
-    controls = {"shuffled_mask": shuffled, "random_init": fresh_init}
-    found = []
-    for split in SPLITS:
-        level = fmean(row[f"{split}_top1"] for row in fresh.values())
-        tickets = list(moved.tickets.values())
-        drawn = accuracy_against_density(tickets, controls, level, split, None)
-        own_ids = drawn.replace(f"accuracy-{split}", f"accuracy-{split}-{moved.name}")
-        found.append((SPLIT_NAMES[split], own_ids))
-    return found
-
-
-def _sources(moves: Sequence[Moved]) -> list[tuple[str, str]]:
-    """(reset point, figure of all sources there) of the points that several sources have."""
-    if len(moves) < 2:
-        return []
-    points = set.intersection(*({*one.what.tickets.reset.epochs} for one in moves))
-    found = []
-    for point in sorted(points):
-        lines = []
-        for one in moves:
-            line = [
-                cell for (_, at), cell in one.tickets.items() if at == point and cell.comparable
-            ]
-            dense = one.dense[point]
-            if line and dense.comparable:
-                label = f"{one.name} ({one.images:,} images)"
-                lines.append(ComparedLine(label, line, dense.mean("val_top1")))
-        if len(lines) == len(moves):
-            found.append((epoch(point), compared_accuracy(epoch(point), lines)))
-    return found
+    interval = mean_interval(val)
+    # Equal differences, of a few replicates and whole images, are no sign of no spread.
+    if interval is not None and interval.high - interval.low <= TOLERANCE:
+        interval = None
+    return Difference(fmean(val), fmean(values("test_top1")), len(val), interval, mean_test(val))

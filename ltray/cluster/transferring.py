@@ -1,12 +1,14 @@
 """Tickets of other experiments trained on a target, beside the target's own."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 
+from ltray.analysis.accounts import RETRAININGS
 from ltray.analysis.page import write_report
 from ltray.analysis.results import Rows, collect, write_tables
-from ltray.analysis.transfer import Moved, write_transfer
+from ltray.analysis.transfer import Moved
+from ltray.analysis.transfer_page import write_transfer
 from ltray.cluster.dense_runs import whole_trajectories
 from ltray.cluster.launches import Launch
 from ltray.cluster.lease import Lease
@@ -17,36 +19,15 @@ from ltray.cluster.session import Connection
 from ltray.cluster.slots import Slots
 from ltray.cluster.sweeping import launched, prepare_run, sole_driver, sweep_run
 from ltray.cluster.tasks import CpuWork
-from ltray.errors import LtrayError
+from ltray.errors import InvalidExperiment, LtrayError
 from ltray.files import is_there
 from ltray.locate import write_experiment
 from ltray.lottery.mask_names import masks_of
-from ltray.lottery.tickets import grid, key
-from ltray.lottery.transferring import Transferred, transferred
+from ltray.lottery.tickets import TicketKey, grid, key
+from ltray.lottery.transferring import transferred
 from ltray.patience import patiently
 from ltray.run import Run
 from ltray.say import Say
-
-
-@dataclass(frozen=True)
-class Move:
-    """One source's tickets on the target.
-
-    Attributes:
-        run: the folder that they lie in, of the target's data and network.
-    """
-
-    source: Run
-    run: Run
-    what: Transferred
-
-    @property
-    def parts(self) -> tuple[Run, Run]:
-        """The dense network from the source's reset points, then its tickets."""
-        return (
-            replace(self.run, experiment=self.what.dense),
-            replace(self.run, experiment=self.what.tickets),
-        )
 
 
 def transfer_run(
@@ -61,34 +42,60 @@ def transfer_run(
         LtrayError: a person's mistake: nothing has been trained then.
         StageFailed: a stage could not do its work.
     """
-    moves = [move_of(source, target) for source in sources]
+    moves = _moves(sources, target)
     failed = sweep_run(target, connection, say, track)
-    if not is_there(target.data.manifest):  # swept before, and its shards are gone
+    gone = not is_there(target.data.manifest)  # the shards of a target that was swept before
+    if gone and any(_left(move, collect(move.run.folder)) for move in moves):
         prepare_run(target, connection, say)
     with sole_driver(target) as lease:
         say = lease.also(say)
         for move in moves:
             failed += _trained(move, target, lease, connection, say, track)
-        moved = [Moved(move.source, move.run, move.what) for move in moves]
-        page = patiently(partial(write_transfer, target, moved), target.folder.path)
+        page = patiently(partial(write_transfer, target, moves), target.folder.path)
         say(f"report: {page}")
     return failed
 
 
-def move_of(source: Run, target: Run) -> Move:
+def _moves(sources: Sequence[Run], target: Run) -> list[Moved]:
+    """What each source gives.
+
+    Raises:
+        InvalidExperiment: all that is wrong with them.
+    """
+    moves, problems = [], []
+    for number, source in enumerate(sources):
+        try:
+            if source.folder in (one.folder for one in sources[:number]):
+                found = f"{source.folder.path.name} is named twice"
+                raise LtrayError("SOURCE", found, "transfer from each run once at a time")
+            moves.append(move_of(source, target))
+        except LtrayError as error:
+            problems.append(error)
+    if problems:
+        raise InvalidExperiment(problems)
+    return moves
+
+
+def move_of(source: Run, target: Run) -> Moved:
     """What a source gives to a target, before anything is trained.
 
     Raises:
         LtrayError: the two do not go together, or the source is not far enough.
     """
+    from ltray.training.transplant import check_fits
+
     if source.folder == target.folder:
         raise LtrayError("--to", f"{target.folder.path.name} is the source itself", "name another")
     _check_network(source, target)
     what = transferred(source.experiment, target.experiment)
-    if len(whole_trajectories(source)) < target.experiment.replicates:
-        found = f"the dense runs of {source.folder.path.name} are not whole"
-        raise LtrayError("SOURCE", found, "sweep it first")
-    for replicate in range(target.experiment.replicates):
+    replicates = range(target.experiment.replicates)
+    whole = whole_trajectories(source)
+    for replicate in replicates:
+        if replicate not in whole:
+            found = f"dense run {replicate} of {source.folder.path.name} is not whole"
+            raise LtrayError("SOURCE", found, "sweep it first")
+    check_fits(source, target)
+    for replicate in replicates:
         folder = source.folder.replicate(replicate)
         for mask in masks_of(what.tickets):
             if not is_there(folder.mask(mask.name)):
@@ -96,38 +103,56 @@ def move_of(source: Run, target: Run) -> Move:
                 raise LtrayError("SOURCE", found, "sweep it first, with this sparsity")
     inside = target.folder.transfer(source.folder.path.name)
     run = replace(target, folder=inside, experiment=what.tickets, criterion=None)
-    return Move(source, run, what)
+    return Moved(source, run, what)
 
 
 def _check_network(source: Run, target: Run) -> None:
-    ours, theirs = (
-        run.experiment.model.arch if run.network is None else run.network.sha256
-        for run in (source, target)
-    )
+    ours, theirs = (_network(run) for run in (target, source))
     if ours != theirs:
-        found = f"the target trains {theirs}, and {source.folder.path.name} {ours}"
+        found = f"the target trains {ours[0]}, and {source.folder.path.name} {theirs[0]}"
+        if ours[0] == theirs[0]:
+            found = f"{source.folder.path.name} trains a {ours[0]} of another file"
         raise LtrayError("--to", found, "write the same model.arch")
 
 
+def _network(run: Run) -> tuple[str, str]:
+    """What a person calls it, and what it is made by."""
+    if run.network is None:
+        return run.experiment.model.arch, ""
+    return run.network.function, run.network.sha256
+
+
 def _trained(  # noqa: PLR0913, PLR0917 (what, where, and who is told)
-    move: Move, target: Run, lease: Lease, connection: Connection, say: Say, track: str | None
+    move: Moved, target: Run, lease: Lease, connection: Connection, say: Say, track: str | None
 ) -> int:
     """Train what is not done of a source's tickets; how many have failed."""
     rows = patiently(partial(collect, move.run.folder), target.folder.path)
-    keys = [key(ticket) for part in move.parts for ticket in grid(part.experiment)]
-    left = [one for one in keys if one not in rows.tickets or _failed(rows, one)]
+    keys, left = _keys(move), _left(move, rows)
     say(f"{move.source.folder.path.name}: {len(keys) - len(left)} of {len(keys)} tickets done here")
     if left:
         write_experiment(move.run)
         opened = launched(target, lease, connection, say, track, move.run.folder.launches)
         with opened as (launch, cluster), SweepSeries(move.run) as series:
-            _train(move, target, rows, launch, cluster, series, say)
+            try:
+                _train(move, target, rows, launch, cluster, series, say)
+            finally:
+                lease.check()  # tables would be older than those of a driver that took over
+                patiently(partial(_write_tables, move, rows), target.folder.path)
     patiently(partial(_show, move, rows), target.folder.path)
     return sum(_failed(rows, one) for one in keys)
 
 
+def _keys(move: Moved) -> list[TicketKey]:
+    return [key(ticket) for part in move.parts for ticket in grid(part.experiment)]
+
+
+def _left(move: Moved, rows: Rows) -> list[TicketKey]:
+    """The tickets that are to be trained, or tried again."""
+    return [one for one in _keys(move) if one not in rows.tickets or _failed(rows, one)]
+
+
 def _train(  # noqa: PLR0913, PLR0917 (what, where, and who is told)
-    move: Move,
+    move: Moved,
     target: Run,
     rows: Rows,
     launch: Launch,
@@ -145,13 +170,13 @@ def _train(  # noqa: PLR0913, PLR0917 (what, where, and who is told)
     for replicate, one in trajectories.items():
         rows.put_dense(replicate, one.row, one.epochs, one.prunable)
     storage = move.run.folder.tune(launch.name)
-    with launch.stage("retrainings"):
+    with launch.stage(RETRAININGS):
         for number, part in enumerate(move.parts):
             folder = storage / f"part-{number}"
             Retraining(part, launch, trajectories, rows, slots, folder, say, series).finish()
 
 
-def _transplant(move: Move, target: Run, replicate: int) -> None:
+def _transplant(move: Moved, target: Run, replicate: int) -> None:
     from ltray.training.transplant import transplant
 
     folder = move.run.folder.replicate(replicate)
@@ -159,10 +184,14 @@ def _transplant(move: Move, target: Run, replicate: int) -> None:
     patiently(work, target.folder.path)
 
 
-def _show(move: Move, rows: Rows) -> None:
+def _write_tables(move: Moved, rows: Rows) -> None:
     write_tables(move.run.folder, rows, move.run.experiment.report.margin)
+
+
+def _show(move: Moved, rows: Rows) -> None:
+    _write_tables(move, rows)
     write_report(move.run.folder, move.run.experiment, rows)
 
 
-def _failed(rows: Rows, one: tuple[int, str]) -> bool:
+def _failed(rows: Rows, one: TicketKey) -> bool:
     return one in rows.tickets and rows.tickets[one]["status"] == "failed"

@@ -36,7 +36,7 @@ def transferred(source: Experiment, target: Experiment) -> Transferred:
     reset = source.reset.model_copy(
         update={"schedule": "restart", "retrainings": target.reset.retrainings}
     )
-    levels = tuple(sorted(target.prune.sparsities))
+    levels = _levels(target)
     prune = source.prune.model_copy(update={"sparsities": levels, "search": "grid"})
     tickets = target.model_copy(update={"prune": prune, "reset": reset, "controls": CONTROLS})
     keep_dense = source.prune.keep_dense
@@ -55,7 +55,10 @@ def _check(source: Experiment, target: Experiment) -> None:
     if source.prune.style == "iterative":
         found = f"the masks of {source.name} come by chains, which cannot be transferred yet"
         raise LtrayError("SOURCE", found, "name a source with style: one_shot")
-    missing = [level for level in target.prune.sparsities if level not in source.prune.sparsities]
+    if not _levels(target):
+        found = "the target's only sparsity is 0, the whole network"
+        raise LtrayError("--to", found, "write prune.sparsities above 0 that the source has")
+    missing = [level for level in _levels(target) if level not in source.prune.sparsities]
     if missing:
         known = ", ".join(map(as_written, source.prune.sparsities))
         found = f"{source.name} has no masks at {', '.join(map(as_written, missing))}"
@@ -63,3 +66,8 @@ def _check(source: Experiment, target: Experiment) -> None:
     if target.replicates > source.replicates:
         found = f"{target.replicates} replicates, but {source.name} has {source.replicates}"
         raise LtrayError("--to", found, "write fewer replicates, or sweep more of the source's")
+
+
+def _levels(target: Experiment) -> tuple[float, ...]:
+    """The target's sparsities; without 0, since the whole network is trained from every point."""
+    return tuple(sorted(level for level in target.prune.sparsities if level > 0))

@@ -11,44 +11,78 @@ from ltray.experiment import replicate_seeds, step_of
 from ltray.files import is_there, sha256_of, write_whole
 from ltray.layout import ReplicateFolder
 from ltray.lottery.mask_names import masks_of
-from ltray.lottery.masks import load_mask, save_mask
+from ltray.lottery.masks import Mask, load_mask, save_mask
 from ltray.lottery.snapshot import Snapshot, load_weights, save_snapshot
 from ltray.lottery.trajectory import Trajectory, read_trajectory, write_trajectory
 from ltray.lottery.transferring import Transferred
+from ltray.models.networks import build
 from ltray.run import Run
 from ltray.tensors import Tensors
 from ltray.training.start import untrained
 
 
+def check_fits(source: Run, target: Run) -> None:
+    """Refuse a target on which the source's network has other shapes, but for its output layer.
+
+    The target's classes may not be known yet: its network is made for as many as the source has.
+
+    Raises:
+        LtrayError: it does not fit.
+    """
+    record = _trajectory(source, 0)
+    step = step_of(min(source.experiment.reset.epochs), record.steps_per_epoch)
+    weights = load_weights(source.folder.replicate(0).step(step))
+    data, own = target.experiment.data, target.network
+    assert isinstance(data.channels, int), "resolve() fills channels"
+    assert data.crop_size is not None, "resolve() fills crop_size"
+    arch = target.experiment.model.arch if own is None else f"{own.path}:{own.function}"
+    classes = len(weights[record.output_layer])
+    network = build(arch, classes, data.channels, data.crop_size, seed=0)
+    with_new_head(weights, network.state_dict(), record.output_layer.rpartition(".")[0], source)
+
+
 def transplant(
     source: Run, target: Run, onto: ReplicateFolder, what: Transferred, replicate: int
 ) -> None:
-    """Write the trajectory and the masks that a replicate's tickets start with, if they are not.
+    """Write what a replicate's tickets start with: weights, masks and the record of them.
 
     Weights are those of the source at its reset points, but for the output layer: that is new,
     as the target's own untrained network of the same seed has it, and no mask prunes it. The
-    record is the target's, whose dense run tickets are compared with.
+    record is the target's, whose dense run tickets are compared with; its steps are the source's.
+    What is there stays, so that a grid that has grown is given what it lacks.
 
     Raises:
         LtrayError: the network has other shapes on the target.
     """
-    if is_there(onto.trajectory):
-        return
     of_source, of_target = (_trajectory(run, replicate) for run in (source, target))
+    there = source.folder.replicate(replicate)
+    before = read_trajectory(onto)
+    points = what.tickets.reset.epochs
+    steps = [step_of(point, of_source.steps_per_epoch) for point in points]
+    steps = [step for step in steps if before is None or not before.has_step(onto, step)]
+    masks = [one.name for one in masks_of(what.tickets) if not is_there(onto.mask(one.name))]
+    if before is not None and not steps and not masks:
+        return
     fresh = _fresh(target, replicate)
     head = of_target.output_layer.rpartition(".")[0]
-    hashes = {}
-    for point in what.tickets.reset.epochs:
-        step = step_of(point, of_source.steps_per_epoch)
-        weights = load_weights(source.folder.replicate(replicate).step(step))
-        path = onto.step(step_of(point, of_target.steps_per_epoch))
-        save_snapshot(path, Snapshot(step=0, model=with_new_head(weights, fresh, head, source)))
-        hashes[path.name] = sha256_of(path)
-    _write_masks(source.folder.replicate(replicate), onto, what, of_target, fresh)
+    hashes = dict(before.sha256) if before is not None else {}
+    for step in steps:
+        model = with_new_head(load_weights(there.step(step)), fresh, head, source)
+        save_snapshot(onto.step(step), Snapshot(step=0, model=model))
+        hashes[onto.step(step).name] = sha256_of(onto.step(step))
+    for name in masks:
+        save_mask(onto.mask(name), _with_whole_head(load_mask(there.mask(name)), of_target, fresh))
+    (whole,) = masks_of(what.dense)
+    if not is_there(onto.mask(whole.name)):
+        every = load_mask(onto.mask(masks_of(what.tickets)[0].name))
+        save_mask(
+            onto.mask(whole.name), {name: torch.ones_like(one) for name, one in every.items()}
+        )
     dense_correct = target.folder.replicate(replicate).dense_correct
     write_whole(onto.dense_correct, dense_correct.read_bytes())
     hashes[dense_correct.name] = of_target.sha256[dense_correct.name]
-    write_trajectory(onto, of_target.model_copy(update={"sha256": hashes}))
+    changes = {"sha256": hashes, "steps_per_epoch": of_source.steps_per_epoch}
+    write_trajectory(onto, of_target.model_copy(update=changes))
 
 
 def with_new_head(
@@ -81,22 +115,11 @@ def with_new_head(
     return {name: weights[name] if name in names else fresh[name] for name in fresh}
 
 
-def _write_masks(
-    source: ReplicateFolder,
-    onto: ReplicateFolder,
-    what: Transferred,
-    trajectory: Trajectory,
-    fresh: Mapping[str, torch.Tensor],
-) -> None:
+def _with_whole_head(mask: Mask, trajectory: Trajectory, fresh: Mapping[str, torch.Tensor]) -> Mask:
     head = trajectory.output_layer
-    masks = {one.name: load_mask(source.mask(one.name)) for one in masks_of(what.tickets)}
-    every = next(iter(masks.values()))
-    (whole,) = masks_of(what.dense)
-    masks[whole.name] = {name: torch.ones_like(part) for name, part in every.items()}
-    for name, mask in masks.items():
-        if head in mask:
-            mask[head] = torch.ones(fresh[head].shape, dtype=torch.bool)
-        save_mask(onto.mask(name), mask)
+    if head not in mask:
+        return mask
+    return {**mask, head: torch.ones(fresh[head].shape, dtype=torch.bool)}
 
 
 def _fresh(target: Run, replicate: int) -> Tensors:

@@ -1,0 +1,160 @@
+"""transfer.html: the tickets of all sources on one target, side by side."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import Any, Literal
+
+from ltray.analysis import figures
+from ltray.analysis.columns import Row
+from ltray.analysis.figures import SPLIT_NAMES, ComparedLine
+from ltray.analysis.grid import Cell
+from ltray.analysis.results import collect
+from ltray.analysis.templates import rendered
+from ltray.analysis.transfer import (
+    AGAINST,
+    Compared,
+    Moved,
+    answers,
+    best_of,
+    best_own,
+    between,
+    beyond_chance,
+    compared,
+)
+from ltray.analysis.wording import epoch
+from ltray.files import write_whole
+from ltray.lottery.mask_names import has_masks_by_reset_point
+from ltray.run import Run
+
+SPLITS: tuple[Literal["val", "test"], ...] = ("val", "test")
+
+
+def write_transfer(target: Run, moves: Sequence[Moved]) -> Path:
+    """Write transfer.html of a target; returns its path."""
+    page = target.folder.transfer_page
+    write_whole(page, rendered("transfer.html.jinja", content(target, moves)).encode())
+    return page
+
+
+def content(target: Run, moves: Sequence[Moved]) -> dict[str, Any]:
+    """What the template needs to know."""
+    rows = collect(target.folder)
+    replicates = range(target.experiment.replicates)
+    fresh = [rows.dense[number] for number in replicates if number in rows.dense]
+    own = best_own(rows, target.experiment)
+    margin = target.experiment.report.margin
+    return {
+        "target": target,
+        "experiment": target.experiment,
+        "margin": margin,
+        "against": AGAINST,
+        "sections": [_section(number, one, own, fresh, margin) for number, one in enumerate(moves)],
+        "sources": _sources(moves),
+        "between": _between(moves),
+        "glyphs": figures.GLYPHS,
+    }
+
+
+def _section(
+    number: int, moved: Moved, own: Mapping[float, Cell], fresh: Sequence[Row], margin: float
+) -> dict[str, Any]:
+    """What is said of one source, which is the number-th."""
+    every = compared(moved, own, fresh)
+    answered = answers(moved, every, margin)
+    told = {
+        kind: [one.differences[kind] for one in every if kind in one.differences]
+        for kind in AGAINST
+    }
+    return {
+        "moved": moved,
+        "counts": moved.counts(),
+        "every": every,
+        "answers": answered,
+        "best": best_of(answered),
+        "beyond": {kind: beyond_chance(differences) for kind, differences in told.items()},
+        "same_point": _same_point(number, moved, every),
+        "figures": _figures(number, moved, fresh) if every and fresh else [],
+    }
+
+
+def _same_point(number: int, moved: Moved, every: Sequence[Compared]) -> str:
+    """Validation of each reset point's tickets and dense network, and of the target's own."""
+    if not every:
+        return ""
+    own = {one.own.sparsity: one.own for one in every if one.own is not None}
+    with figures.styled():
+        figure, axes = figures.new_axes()
+        for at, point in enumerate(moved.reset_epochs):
+            line = [one.cell for one in every if one.cell.reset_epoch == point]
+            axes.plot(_kept(line), [cell.mean("val_top1") for cell in line], **figures.look(at))
+            dense = moved.dense[point]
+            if dense.comparable:
+                color = figures.look(at)["color"]
+                axes.axhline(dense.mean("val_top1"), color=color, linewidth=1, linestyle="--")
+        best = list(own.values())
+        top1 = [cell.mean("val_top1") for cell in best]
+        axes.plot(_kept(best), top1, color=figures.INK, linewidth=1.2)
+        figures.density_axis(axes, _kept([*(one.cell for one in every), *best]))
+        figures.percent_axis(axes)
+        axes.set_ylabel("validation top-1")
+        alt = (
+            f"Validation top-1 against the share of weights kept for tickets of {moved.name}, a "
+            "line for each reset point, broken for the dense network from there; in ink the "
+            "target's own tickets. The table below has the numbers."
+        )
+        return figures.svg_of(figure, f"same-point-{number}", alt)
+
+
+def _figures(number: int, moved: Moved, fresh: Sequence[Row]) -> list[tuple[str, str]]:
+    """(split, figure) of one source: its tickets and controls over density, and fresh training."""
+    drawn = list(moved.control("random_init").values())
+    if not has_masks_by_reset_point(moved.what.tickets):  # one stands beside all reset points
+        drawn = [cell for cell in drawn if cell.reset_epoch == moved.reset_epochs[0]]
+    controls = {
+        "shuffled_mask": list(moved.control("shuffled_mask").values()),
+        "random_init": drawn,
+    }
+    found = []
+    for split in SPLITS:
+        level = fmean(row[f"{split}_top1"] for row in fresh)
+        tickets = list(moved.tickets.values())
+        svg = figures.accuracy_against_density(tickets, controls, level, split, None)
+        own_ids = svg.replace(f"accuracy-{split}", f"accuracy-{split}-{number}")
+        found.append((SPLIT_NAMES[split], own_ids))
+    return found
+
+
+def _sources(moves: Sequence[Moved]) -> list[tuple[str, str]]:
+    """(reset point, figure) of the points that all of several sources have, and have finished."""
+    found = []
+    for point in moves[0].reset_epochs if len(moves) > 1 else ():
+        lines = [line for one in moves if (line := _line(one, point)) is not None]
+        if len(lines) == len(moves):
+            found.append((epoch(point), figures.compared_accuracy(epoch(point), lines)))
+    return found
+
+
+def _line(moved: Moved, point: float) -> ComparedLine | None:
+    """None where it has no such reset point, or nothing is done there."""
+    done = [cell for (_, at), cell in moved.tickets.items() if at == point and cell.comparable]
+    dense = moved.dense.get(point)
+    if not done or dense is None or not dense.comparable:
+        return None
+    return ComparedLine(moved.name, done, dense.mean("val_top1"))
+
+
+def _between(moves: Sequence[Moved]) -> list[dict[str, Any]]:
+    """Each other source against the one with the fewest images."""
+    sized = sorted(moves, key=lambda one: (one.images is None, one.images))
+    found = []
+    for other in sized[1:]:
+        differences = between(sized[0], other)
+        beyond = beyond_chance(list(differences.values()))
+        both = {"one": sized[0], "other": other}
+        found.append({**both, "differences": differences, "beyond": beyond})
+    return found
+
+
+def _kept(line: Sequence[Cell]) -> list[float]:
+    return [cell.mean("density_kept") for cell in line]
