@@ -15,6 +15,7 @@ from typing import Any
 from measuring import conditions, print_table, write_json
 
 from ltray.analysis.results import collect
+from ltray.experiment import as_written
 from ltray.locate import locate
 from ltray.lottery.matching import last_matching
 from ltray.lottery.search import found, next_levels
@@ -62,7 +63,7 @@ def _row(curves: list[list[float]], margin: float) -> dict[str, Any]:
         matching += answer >= 0
     levels = sum(map(len, curves))
     return {
-        "margin": margin,
+        "margin": as_written(margin),
         "points with a match": matching,
         "exact": round(sum(one == 0 for one in off) / len(off), 3),
         "within one level": round(sum(one <= 1 for one in off) / len(off), 3),
