@@ -184,7 +184,7 @@ def test_tickets_are_compared_with_all_that_they_must_beat(target: Run, move: Mo
             one.cell.mean("val_top1") - rows.dense[0]["val_top1"]
         )
         assert one.differences["fresh"].interval is None  # one seed
-        assert one.verdict == "random_init: one seed does not tell"
+        assert one.verdict == "random_init: no interval tells"
     assert beyond_chance([one.differences["fresh"] for one in every]).compared == 0
 
 
@@ -270,6 +270,8 @@ def test_a_source_whose_shards_are_gone_is_shown_without_its_images(
     page = write_transfer(target, [replace(move, source=gone)]).read_text()
     assert f"<td>{images_of(move.source)}</td>" in write_transfer(target, [move]).read_text()
     assert f"<td>{images_of(move.source)}</td>" not in page
+    both = [replace(move, source=replace(gone, folder=RunFolder(tmp_path / n))) for n in "ab"]
+    assert len(content(target, both)["between"]) == 1
 
 
 def test_another_network_or_other_images_are_refused(root: Path, source: Run) -> None:

@@ -133,7 +133,7 @@ class Compared:
         if found is None:
             return "random_init cannot be told"
         if found.interval is None:
-            return "random_init: one seed does not tell"
+            return "random_init: no interval tells"
         return ("not beyond random_init", "beats random_init", "below random_init")[found.side]
 
 

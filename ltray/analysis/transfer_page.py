@@ -146,7 +146,7 @@ def _line(moved: Moved, point: float) -> ComparedLine | None:
 
 def _between(moves: Sequence[Moved]) -> list[dict[str, Any]]:
     """Each other source against the one with the fewest images."""
-    sized = sorted(moves, key=lambda one: (one.images is None, one.images))
+    sized = sorted(moves, key=lambda one: (one.images is None, one.images or 0))
     found = []
     for other in sized[1:]:
         differences = between(sized[0], other)
