@@ -76,7 +76,8 @@ def pretended_gpus(count: int, cpus: int = 2) -> Iterator[tuple[str, int]]:
     """A Ray cluster of its own with GPUs that are not there: its address, and its session."""
     code = (
         "import ray, sys\n"
-        f"ray.init(num_cpus={cpus}, num_gpus={count},"
+        # Without an address Ray would join a cluster that another test has started.
+        f"ray.init('local', num_cpus={cpus}, num_gpus={count},"
         " include_dashboard=False, log_to_driver=False)\n"
         "print(ray.get_runtime_context().gcs_address, flush=True)\n"
         "sys.stdin.read()"

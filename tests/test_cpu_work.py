@@ -37,24 +37,32 @@ def part_has_gpus(part):
 def started(folder, number):
     Path(folder, str(number)).touch()
 
-def hold(seconds):
-    time.sleep(seconds)
+class Holder:
+    def is_there(self):
+        return True
 
-tasks.FIRST_AFTER_SECONDS = 1.0
+def let_go(line):
+    print(line)
+    ray.kill(holder)
+
 with session(Connection(sys.argv[1])) as cluster:
     work = tasks.CpuWork(cluster, say=print)
     print("tasks", set(work.on_each(has_gpus, range(8), "masks")))
     results = work.on_each(partial(started, sys.argv[2]), range(8), "prepare")
     next(results)
-    time.sleep(2.0)
+    while len(list(Path(sys.argv[2]).iterdir())) < 2:
+        time.sleep(0.1)
+    time.sleep(1.0)
     print("at once", len(list(Path(sys.argv[2]).iterdir())), len(list(results)))
     done = work.on_each_part(part_has_gpus, range(8), "prepare")
     print("parts", {one.has_gpus for one in done}, len(done))
     [head] = [node["NodeID"] for node in ray.nodes() if "GPU" not in node["Resources"]]
     there = NodeAffinitySchedulingStrategy(head, soft=False)
-    ray.remote(hold).options(num_cpus=2, scheduling_strategy=there).remote(5.0)
-    time.sleep(1.0)
-    print("later", set(work.on_each(has_gpus, range(2), "masks")))
+    holder = ray.remote(Holder).options(num_cpus=2, scheduling_strategy=there).remote()
+    ray.get(holder.is_there.remote())
+    tasks.FIRST_AFTER_SECONDS = 1.0  # not before: a busy machine may be slow to start its first
+    later = tasks.CpuWork(cluster, say=let_go)
+    print("later", set(later.on_each(has_gpus, range(2), "masks")))
 """
 
 
