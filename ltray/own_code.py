@@ -102,6 +102,15 @@ def read_own_code(key: str, name: str, arguments: Sequence[str]) -> OwnCode:
     return code
 
 
+def content_of(path: Path, sha256: str) -> bytes | None:
+    """What a file that was read before holds; None where it is gone or another one by now."""
+    try:
+        content = path.read_bytes()
+    except OSError:
+        return None
+    return content if hashlib.sha256(content).hexdigest() == sha256 else None
+
+
 def load(code: OwnCode) -> Callable[..., Any]:
     """The function itself. A file is run once per process, however often it is asked for.
 

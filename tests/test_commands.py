@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -38,6 +39,7 @@ from ltray.lottery.ready import ready
 
 pytestmark = pytest.mark.ray
 
+CHECKOUT = Path(__file__).parents[1]
 LONG = {"train__epochs": 60, "prune__sparsities": [0.5, 0.8, 0.9, 0.95]}
 
 
@@ -97,8 +99,20 @@ def test_chains_of_iterative_pruning_then_their_controls(
     assert "Tickets against their controls" in (folder / "report.html").read_text()
 
 
+def code_block(page: Path, part: str) -> str:
+    """The one Python block of a page that has this part."""
+    blocks: list[str] = re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
+    (found,) = (block for block in blocks if part in block)
+    return found
+
+
 def test_ones_own_network_reaches_the_workers_by_the_run_alone(tmp_path: Path) -> None:
-    path = own_network.written(tmp_path / "mine")
+    """Network and criterion are those of README and docs."""
+    prune = {**own_network.OWN["prune"], "criterion": "mine.py:by_gradient"}
+    network = code_block(CHECKOUT / "README.md", "def small(")
+    path = own_network.written(tmp_path / "mine", network, prune=prune)
+    criterion = code_block(CHECKOUT / "docs/criteria.md", "def by_gradient(")
+    (tmp_path / "mine/mine.py").write_text(criterion)
     (tmp_path / "elsewhere").mkdir()
     process = start("sweep", path, "--root", tmp_path / "runs", folder=tmp_path / "elsewhere")
     wait_until(lambda: bool(list(tmp_path.glob("runs/small-*/experiment.yaml"))), process)
@@ -107,6 +121,7 @@ def test_ones_own_network_reaches_the_workers_by_the_run_alone(tmp_path: Path) -
     assert ended.status == 0, ended
     folder = only_run(tmp_path / "runs", "small")
     assert [row["status"] for row in rows(folder)] == ["done"] * 4
+    assert {row["criterion"].rpartition(":")[2] for row in rows(folder)} == {"by_gradient"}
     assert "How sparse can small become" in (folder / "report.html").read_text()
     again = run("sweep", folder, folder=tmp_path)
     assert again.status == 0, again

@@ -44,7 +44,7 @@ def test_snip_of_one_layer_worked_by_hand() -> None:
     # The gradient by the logits is (-q, q) with q the share of the wrong class, e^2 / (1 + e^2);
     # by the weights it is that times the image (1, 2).
     q = math.exp(2) / (1 + math.exp(2))
-    scores = criteria.snip(one_layer(), ["0.weight"], [IMAGE])
+    scores = criteria.snip(one_layer(), ["0.weight"], [IMAGE], seed=0)
     assert close(scores["0.weight"], [[0.5 * q, 0.5 * q], [q, q]])
 
 
@@ -54,7 +54,7 @@ def test_grasp_of_one_layer_worked_by_hand() -> None:
     # 2 q (1 - q), and Hg is (-1, 1) x (1, 2) times 2 q^2 (1 - q) 5 / 200^3.
     q = math.exp(0.01) / (1 + math.exp(0.01))
     unit = 10 * q**2 * (1 - q) / 200**3
-    scores = criteria.grasp(one_layer(), ["0.weight"], [IMAGE])
+    scores = criteria.grasp(one_layer(), ["0.weight"], [IMAGE], seed=0)
     assert close(scores["0.weight"] / unit, [[-0.5, 0.5], [1.0, 1.0]])
 
 
@@ -76,10 +76,11 @@ def test_grasp_is_weights_times_the_full_second_derivative_times_the_gradient() 
     theta = torch.cat([weight.detach().flatten() for weight in weights])
     gradient = jacobian(loss, theta)  # type: ignore[no-untyped-call]
     expected = theta * (hessian(loss, theta) @ gradient)  # type: ignore[no-untyped-call]
-    whole = criteria.grasp(network, names, [(images, labels)])
+    whole = criteria.grasp(network, names, [(images, labels)], seed=0)
     assert torch.allclose(torch.cat([whole[name].flatten() for name in names]), expected)
     # Two halves are worth the whole, but for the factor of adding two means.
-    halves = criteria.grasp(network, names, [(images[:6], labels[:6]), (images[6:], labels[6:])])
+    parts = [(images[:6], labels[:6]), (images[6:], labels[6:])]
+    halves = criteria.grasp(network, names, parts, seed=0)
     for name in names:
         assert torch.allclose(halves[name] / 4, whole[name])
 
@@ -89,6 +90,47 @@ def test_synflow_of_two_layers_worked_by_hand() -> None:
     scores = criteria.synflow(two_layers(), ["0.weight", "1.weight"], torch.Size((2,)))
     assert close(scores["0.weight"], [[0.5, 1.0], [3.0, 0.5]])
     assert close(scores["1.weight"], [[1.5, 3.5]])
+
+
+def test_synflow_leaves_out_what_is_added_and_takes_batchnorm_as_a_factor() -> None:
+    """R is the paper's product of weights: BatchNorm's is |gamma| / sqrt(variance + eps)."""
+    network = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2, eps=0.0), nn.Linear(2, 1))
+    state = two_layers().state_dict()
+    with torch.no_grad():
+        network.get_parameter("0.weight").copy_(state["0.weight"])
+        network.get_parameter("2.weight").copy_(state["1.weight"])
+        for name in ("0.bias", "1.bias", "2.bias"):
+            network.get_parameter(name).fill_(7.0)
+        network.get_parameter("1.weight").copy_(torch.tensor([-3.0, 1.0]))
+        network.get_buffer("1.running_mean").fill_(5.0)
+        network.get_buffer("1.running_var").copy_(torch.tensor([4.0, 1.0]))
+    scores = criteria.synflow(network.train(), ["0.weight", "2.weight"], torch.Size((2,)))
+    # The first neuron's flow is half as much again.
+    assert close(scores["0.weight"], [[0.75, 1.5], [3.0, 0.5]])
+    assert close(scores["2.weight"], [[2.25, 3.5]])
+    assert scores["0.weight"].dtype == torch.float64
+
+
+def test_synflow_keeps_layers_alive_behind_biases_as_torch_makes_them() -> None:
+    torch.manual_seed(0)
+    sizes = [64, 100, 100, 100, 100, 10]
+    layers: list[nn.Module] = []
+    for inputs, outputs in pairwise(sizes):
+        layers += [nn.Linear(inputs, outputs), nn.ReLU()]
+    network = nn.Sequential(*layers[:-1])
+    names = [name for name, _ in network.named_parameters() if name.endswith("weight")]
+    prune, density = Prune(sparsities=(0.999,)), Decimal("0.001")
+    mask = criteria.synflow_mask(network, names, torch.Size((64,)), prune, density, names[-1])
+    assert not dead_layers(mask)
+
+
+@pytest.mark.parametrize("criterion", [criteria.snip, criteria.grasp])
+def test_scores_of_zeros_alone_are_refused(criterion: Callable[..., Tensors]) -> None:
+    network = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 2, bias=False))
+    nn.init.zeros_(network.get_parameter("1.weight"))
+    nn.init.zeros_(network.get_parameter("0.weight"))
+    with pytest.raises(LtrayError, match="nothing but zeros: an output layer that starts with"):
+        criterion(network, ["0.weight", "1.weight"], [IMAGE], seed=0)
 
 
 def test_synflow_scores_again_after_each_round() -> None:
@@ -127,7 +169,7 @@ def test_synflow_is_refused_where_nothing_flows() -> None:
     network = nn.Sequential(nn.Linear(2, 2, bias=False), nn.ReLU6(), nn.Linear(2, 1, bias=False))
     torch.nn.init.constant_(network.get_parameter("0.weight"), 9.0)
     prune, image = Prune(sparsities=(0.5,)), torch.Size((2,))
-    with pytest.raises(LtrayError, match="activations with a ceiling"):
+    with pytest.raises(LtrayError, match="at their ceiling"):
         criteria.synflow_mask(
             network, ["0.weight", "2.weight"], image, prune, Decimal("0.5"), "2.weight"
         )
@@ -150,9 +192,15 @@ def test_random_masks_are_nested_and_another_seeds_are_others() -> None:
 
 
 @pytest.mark.parametrize("criterion", [criteria.snip, criteria.grasp])
-def test_dropout_is_the_same_whenever_scores_are_taken(criterion: Callable[..., Tensors]) -> None:
-    network = nn.Sequential(nn.Linear(2, 8), nn.Dropout(0.5), nn.Linear(8, 2))
-    torch.manual_seed(1)
-    one = criterion(network, ["0.weight"], [IMAGE])
-    torch.manual_seed(2)
-    assert torch.equal(criterion(network, ["0.weight"], [IMAGE])["0.weight"], one["0.weight"])
+def test_dropout_is_of_the_seed_and_the_batch_alone(criterion: Callable[..., Tensors]) -> None:
+    network = nn.Sequential(nn.Linear(2, 50), nn.Dropout(0.5), nn.Linear(50, 2))
+
+    def scores(batches: int, seed: int, before: int = 1) -> torch.Tensor:
+        torch.manual_seed(before)
+        return criterion(network, ["0.weight"], [IMAGE] * batches, seed)["0.weight"]
+
+    assert torch.equal(scores(1, seed=0), scores(1, seed=0, before=2))
+    assert not torch.equal(scores(1, seed=0), scores(1, seed=1))
+    # Would the second batch drop what the first did, two would say what one says.
+    one, two = scores(1, seed=0), scores(2, seed=0)
+    assert not torch.allclose(two / two.abs().max(), one / one.abs().max())

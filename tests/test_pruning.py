@@ -81,7 +81,35 @@ def test_snip_takes_the_initial_weights_and_the_first_batches(make_run: MakeRun)
     for replicate in range(2):
         batches = open_batches(run, this_place(), data_seed=replicate)
         two = list(batches.epoch(0, 0, 2))  # of 60 images, for ten classes of ten
-        assert_masks(run, criteria.snip(initial(run, replicate), NAMES, two), replicate)
+        assert_masks(
+            run, criteria.snip(initial(run, replicate), NAMES, two, seed=replicate), replicate
+        )
+
+
+def test_grasp_takes_the_initial_weights_and_the_first_batches_in_parts(make_run: MakeRun) -> None:
+    run = pruned(make_run(prune__criterion="grasp", train__batch_size=130))
+    (images, labels), *_ = open_batches(run, this_place(), data_seed=0).epoch(0, 0, 1)
+    parts = list(zip(images.tensor_split(9), labels.tensor_split(9), strict=True))
+    assert {len(part) for part, _ in parts} == {14, 15}
+    assert_masks(run, criteria.grasp(initial(run), NAMES, parts, seed=0))
+
+
+def test_random_masks_are_of_the_replicates_seed(make_run: MakeRun) -> None:
+    run = pruned(make_run(prune__criterion="random", replicates=2))
+    for replicate in range(2):
+        state = initial(run).state_dict()
+        weights = {name: state[name] for name in NAMES}
+        assert_masks(run, criteria.random(weights, seed=replicate), replicate)
+
+
+def test_synflow_takes_the_initial_weights_and_no_images(make_run: MakeRun) -> None:
+    run = pruned(make_run(prune={"criterion": "synflow", "sparsities": [0.9]}))
+    (one,) = masks_of(run.experiment)
+    image, density = torch.Size((1, 8, 8)), Decimal("0.1")
+    expected = criteria.synflow_mask(
+        initial(run), NAMES, image, run.experiment.prune, density, "fc3.weight"
+    )
+    assert_same(load_mask(run.folder.replicate(0).mask(one.name)), expected)
 
 
 def test_scores_of_trained_weights_are_taken_where_the_experiment_says_so(
@@ -93,7 +121,7 @@ def test_scores_of_trained_weights_are_taken_where_the_experiment_says_so(
     network = initial(run)
     network.load_state_dict(load_weights(run.folder.replicate(0).step(trajectory.total_steps)))
     batches = open_batches(run, this_place(), data_seed=0)
-    assert_masks(run, criteria.snip(network, NAMES, list(batches.epoch(0, 0, 2))))
+    assert_masks(run, criteria.snip(network, NAMES, list(batches.epoch(0, 0, 2)), seed=0))
 
 
 def test_magnitude_of_initial_weights(make_run: MakeRun) -> None:

@@ -5,8 +5,10 @@ batch, theta the weights that can be pruned, g the gradient of L by them and H i
 derivative.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from decimal import Decimal
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -23,6 +25,13 @@ from ltray.tensors import Tensors
 
 Batch = tuple[torch.Tensor, torch.Tensor]
 """Normalised images [B, C, S, S] and labels [B]."""
+
+
+class Batches(Protocol):
+    """Batches that can be gone through again."""
+
+    def __iter__(self) -> Iterator[Batch]: ...
+
 
 GRASP_TEMPERATURE = 200.0
 SYNFLOW_ROUNDS = 100
@@ -41,55 +50,60 @@ def random(weights: Tensors, seed: int) -> Tensors:
     return {name: _uniforms(seed, name, tensor.shape) for name, tensor in weights.items()}
 
 
-def snip(network: nn.Module, names: Sequence[str], batches: Iterable[Batch]) -> Tensors:
+def snip(network: nn.Module, names: Sequence[str], batches: Batches, seed: int) -> Tensors:
     """|theta x g|: how much the loss changes, to first order, when a weight goes.
 
     Args:
         network: in training mode, so that BatchNorm normalises by the batch; its statistics change.
         names: of theta.
         batches: the gradients of several are added up.
+        seed: of dropout, which is another in each batch.
+
+    Raises:
+        LtrayError: all scores are zero, so that weights cannot be told apart.
 
     Source: Lee, Ajanthan & Torr 2019, section 4.1 (arXiv 1810.02340).
     """
     weights = _named(network, names)
-    gradients = _summed(
-        torch.autograd.grad(_loss(network, batch), list(weights.values())) for batch in batches
-    )
+    losses = _Losses(network, batches, seed)
+    gradients = _summed(torch.autograd.grad(loss, list(weights.values())) for loss in losses)
     scores = zip(weights.items(), gradients, strict=True)
-    return {name: (weight * gradient).abs().detach() for (name, weight), gradient in scores}
+    found = {name: (weight * gradient).abs().detach() for (name, weight), gradient in scores}
+    return _told_apart("snip", found)
 
 
-def grasp(network: nn.Module, names: Sequence[str], batches: Sequence[Batch]) -> Tensors:
+def grasp(network: nn.Module, names: Sequence[str], batches: Batches, seed: int) -> Tensors:
     """theta x Hg: what a weight's going takes from the gradient's length, to first order.
 
     The paper's score is its negative, of which the largest are removed. Logits are divided by its
     temperature of 200 first.
 
     Args:
-        network, names, batches: as of `snip`.
+        network, names, batches, seed: as of `snip`; batches are gone through twice.
+
+    Raises:
+        LtrayError: as of `snip`.
 
     Source: Wang, Zhang & Grosse 2020, section 4 (arXiv 2002.07376).
     """
     weights = _named(network, names)
     values = list(weights.values())
+    losses = _Losses(network, batches, seed, GRASP_TEMPERATURE)
     with sdpa_kernel(SDPBackend.MATH):  # the others have no second derivative
-        gradients = _summed(
-            torch.autograd.grad(_loss(network, batch, GRASP_TEMPERATURE), values)
-            for batch in batches
-        )
-        products = _summed(
-            _hessian_times(_loss(network, batch, GRASP_TEMPERATURE), values, gradients)
-            for batch in batches
-        )
+        gradients = _summed(torch.autograd.grad(loss, values) for loss in losses)
+        products = _summed(_hessian_times(loss, values, gradients) for loss in losses)
     scores = zip(weights.items(), products, strict=True)
-    return {name: (weight * product).detach() for (name, weight), product in scores}
+    found = {name: (weight * product).detach() for (name, weight), product in scores}
+    return _told_apart("grasp", found)
 
 
 def synflow(network: nn.Module, names: Sequence[str], image: torch.Size) -> Tensors:
     """|theta x dR/dtheta|, R the sum of what an image of ones gives in a network of |weights|.
 
-    Everything in the network's state is taken by its absolute value, biases and BatchNorm's
-    statistics too, in double precision and in evaluation mode, as the authors' own code does.
+    In double precision and in evaluation mode, as the authors' own code does. What is added to the
+    signal on its way, biases and BatchNorm's means, is taken out, so that R is the paper's product
+    of |theta|. Their code leaves it in by its absolute value; flow that begins there lets layers
+    before it go altogether.
 
     Args:
         network: changed: pass a copy.
@@ -100,8 +114,9 @@ def synflow(network: nn.Module, names: Sequence[str], image: torch.Size) -> Tens
     """
     network.double().eval()
     with torch.no_grad():
-        for tensor in network.state_dict().values():
-            tensor.copy_(tensor.abs() if tensor.is_floating_point() else tensor)
+        for name, tensor in network.state_dict().items():
+            if tensor.is_floating_point():
+                tensor.copy_(torch.zeros_like(tensor) if _is_added(name) else tensor.abs())
     weights = _named(network, names)
     flow = network(torch.ones(1, *image, dtype=torch.float64)).sum()
     gradients = torch.autograd.grad(flow, list(weights.values()))
@@ -148,25 +163,57 @@ def synflow_mask(  # noqa: PLR0913, PLR0917 (what is pruned, and how far)
     return mask
 
 
+def _is_added(name: str) -> bool:
+    """Whether a tensor of a network's state is added to the signal, by the names torch gives."""
+    last = name.rpartition(".")[2]
+    return last.endswith("bias") or last == "running_mean"
+
+
 def _check_flow(scores: Tensors) -> None:
     still = [name for name, part in scores.items() if not bool(part.any())]
     if still:
         more = f" and {len(still) - 1} more" if len(still) > 1 else ""
         found = (
-            f"synflow gives {still[0]}{more} nothing but zeros: activations with a ceiling, as"
-            " ReLU6 and hardswish, are at it when all weights are positive"
+            f"synflow gives {still[0]}{more} nothing but zeros: ReLU6 and the gates of"
+            " squeeze-and-excitation are at their ceiling when all weights are positive, and an"
+            " output layer of zeros lets nothing through"
         )
         raise LtrayError("prune.criterion", found, "choose another one for this network")
+
+
+def _told_apart(criterion: str, scores: Tensors) -> Tensors:
+    """The scores, if any is not zero: of zeros alone, masks would go by the tensors' names."""
+    if any(bool(part.any()) for part in scores.values()):
+        return scores
+    found = (
+        f"{criterion} gives nothing but zeros: an output layer that starts with zeros, as those of"
+        " torchvision's vit_*, lets no gradient through"
+    )
+    mend = "write prune.scores: reset, with reset points after the first step, or another criterion"
+    raise LtrayError("prune.criterion", found, mend)
 
 
 def _named(network: nn.Module, names: Sequence[str]) -> dict[str, nn.Parameter]:
     return {name: network.get_parameter(name) for name in names}
 
 
-def _loss(network: nn.Module, batch: Batch, temperature: float = 1.0) -> torch.Tensor:
-    images, labels = batch
-    with random_numbers_of(0):  # dropout is the same whenever a batch is passed
-        return functional.cross_entropy(network(images) / temperature, labels)
+@dataclass(frozen=True)
+class _Losses:
+    """The cross-entropy of each batch, as often as one goes through them.
+
+    Dropout is a function of the seed and the batch's position.
+    """
+
+    network: nn.Module
+    batches: Batches
+    seed: int
+    temperature: float = 1.0
+
+    def __iter__(self) -> Iterator[torch.Tensor]:
+        for number, (images, labels) in enumerate(self.batches):
+            with random_numbers_of(seed_for(self.seed, "dropout of scores", number)):
+                logits = self.network(images) / self.temperature
+            yield functional.cross_entropy(logits, labels)
 
 
 def _hessian_times(

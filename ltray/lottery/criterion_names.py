@@ -1,8 +1,7 @@
 """Criteria by name, and a person's own as `file.py:function`, without importing torch."""
 
-from pathlib import Path
-
-from ltray.own_code import OwnCode, is_own_code, read_own_code
+from ltray.files import at
+from ltray.own_code import OwnCode, content_of, is_own_code, read_own_code
 
 KEY = "prune.criterion"
 ARGUMENTS = ("network", "names", "batches")  # of a person's own function
@@ -20,13 +19,11 @@ def check_criterion(criterion: str, sha256: str | None = None) -> OwnCode | None
     """
     if not is_own_code(criterion):
         return None
-    path, _, function = criterion.rpartition(":")
-    if sha256 is not None and not Path(path).exists():
-        return OwnCode(KEY, Path(path), function, sha256, text=None)
-    code = read_own_code(KEY, criterion, ARGUMENTS)
-    if sha256 is not None and code.sha256 != sha256:
-        return OwnCode(KEY, Path(path), function, sha256, text=None)
-    return code
+    if sha256 is None:
+        return read_own_code(KEY, criterion, ARGUMENTS)
+    text, _, function = criterion.rpartition(":")
+    path = at(text, KEY)
+    return OwnCode(KEY, path, function, sha256, content_of(path, sha256))
 
 
 def by_content(code: OwnCode) -> str:

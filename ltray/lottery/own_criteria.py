@@ -1,6 +1,7 @@
 """A person's own criterion: one function of one file, which gives scores."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import nn
@@ -31,18 +32,43 @@ def own_scores(
         function = load(code)
     shapes = {name: tuple(network.get_parameter(name).shape) for name in names}
     try:
-        with random_numbers_of(seed):
+        with random_numbers_of(seed), _settings_kept():
             found = function(network=network, names=tuple(names), batches=tuple(batches))
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise its_error(code.path, error, f"{code.function} failed") from error
     if not isinstance(found, dict):
         raise _wrong(code, f"gives a {type(found).__name__}, not a dict")
-    return {name: _checked(code, name, found.get(name), shape) for name, shape in shapes.items()}
+    for name in shapes:
+        if name not in found:
+            raise _wrong(code, f"gives no scores for '{name}'")
+    for name in found:
+        if name not in shapes:
+            raise _wrong(code, f"gives scores for {name!r}, which is none of names")
+    return {name: _checked(code, name, found[name], shape) for name, shape in shapes.items()}
+
+
+@contextmanager
+def _settings_kept() -> Iterator[None]:
+    """Put back what of torch's a function may have set for the whole process."""
+    kind, gradients, threads = (
+        torch.get_default_dtype(),
+        torch.is_grad_enabled(),
+        torch.get_num_threads(),
+    )
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(kind)
+        torch.set_grad_enabled(gradients)
+        torch.set_num_threads(threads)
 
 
 def _checked(code: OwnCode, name: str, scores: object, expected: tuple[int, ...]) -> torch.Tensor:
     if not isinstance(scores, torch.Tensor):
-        raise _wrong(code, f"gives no scores for '{name}'")
+        raise _wrong(code, f"gives a {type(scores).__name__} for '{name}', not a tensor")
+    if scores.is_complex() or scores.is_meta or scores.layout != torch.strided:
+        kind = "meta" if scores.is_meta else f"{scores.dtype}, {scores.layout}"
+        raise _wrong(code, f"gives a tensor for '{name}' that has no plain numbers: {kind}")
     if tuple(scores.shape) != expected:
         raise _wrong(code, f"gives scores of {tuple(scores.shape)} for '{name}', not {expected}")
     on_cpu = scores.detach().cpu().double()

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
@@ -25,7 +26,9 @@ from ltray.training.place import this_place
 from ltray.training.start import open_batches, untrained
 
 SCORED_PER_CLASS = 10  # images, about, that gradients are taken of
-AT_ONCE = 64  # of them in one pass: an ImageNet network's graph is 0.1 GiB an image
+# Of them in one pass: of ResNet-50 at 224 pixels an image takes 0.1 GiB, and 0.25 for grasp.
+AT_ONCE = 64
+AT_ONCE_BY_GRASP = 16
 
 
 def missing_masks(run: Run, replicate: int) -> list[MaskOf]:
@@ -111,13 +114,15 @@ class _Pruning:
             case "random":
                 return criteria.random(self._weights(reset_epoch), self.seed)
             case "snip":
-                return criteria.snip(self._network(reset_epoch), self.names, self._scored_images())
+                network, images = self._network(reset_epoch), self._scored_images(AT_ONCE)
+                return criteria.snip(network, self.names, images, self.seed)
             case "grasp":
-                return criteria.grasp(self._network(reset_epoch), self.names, self._scored_images())
+                network, images = self._network(reset_epoch), self._scored_images(AT_ONCE_BY_GRASP)
+                return criteria.grasp(network, self.names, images, self.seed)
         assert self.run.criterion is not None, "a criterion without a name is a person's own"
         seed = seed_for(self.seed, "own criterion")
-        network = self._network(reset_epoch)
-        return own_scores(self.run.criterion, network, self.names, self._scored_images(), seed)
+        network, images = self._network(reset_epoch), self._scored_images(AT_ONCE)
+        return own_scores(self.run.criterion, network, self.names, list(images), seed)
 
     def _weights(self, reset_epoch: float | None) -> Tensors:
         state = load_weights(self._step_file(reset_epoch))
@@ -146,21 +151,28 @@ class _Pruning:
     def _batches(self) -> Batches:
         return open_batches(self.run, self.place, self.data_seed)
 
-    def _scored_images(self) -> list[criteria.Batch]:
-        """The first batches of training, some images of each class, in parts."""
+    def _scored_images(self, at_once: int) -> "_FirstImages":
         batch_size = self.run.experiment.train.batch_size
         wanted = math.ceil(SCORED_PER_CLASS * self._batches.classes / batch_size)
-        stop = min(wanted, self._batches.steps_per_epoch)
-        return [
-            part
-            for images, labels in self._batches.epoch(0, 0, stop)
-            for part in _equal_parts(images, labels)
-        ]
+        return _FirstImages(self._batches, min(wanted, self._batches.steps_per_epoch), at_once)
 
 
-def _equal_parts(images: torch.Tensor, labels: torch.Tensor) -> Iterator[criteria.Batch]:
-    """As equal as can be: means of them are added up, and BatchNorm needs more than one image."""
-    parts = math.ceil(len(images) / AT_ONCE)
-    yield from zip(
-        torch.tensor_split(images, parts), torch.tensor_split(labels, parts), strict=True
-    )
+@dataclass(frozen=True)
+class _FirstImages:
+    """The first batches of training, some images of each class, read as they are asked for.
+
+    Attributes:
+        at_once: the most images of one part.
+    """
+
+    batches: Batches
+    stop: int
+    at_once: int
+
+    def __iter__(self) -> Iterator[criteria.Batch]:
+        for images, labels in self.batches.epoch(0, 0, self.stop):
+            # As equal as can be: means are added up, and BatchNorm needs more than one image.
+            parts = math.ceil(len(images) / self.at_once)
+            yield from zip(
+                torch.tensor_split(images, parts), torch.tensor_split(labels, parts), strict=True
+            )
