@@ -18,15 +18,22 @@ INTERRUPTED = 130
 TRACKERS = ("wandb", "mlflow")
 
 
-def parser(command: str, description: str, default: str = "digits.yaml") -> argparse.ArgumentParser:
-    """The arguments that every command takes; `default` is the experiment when none is given."""
+def parser(
+    command: str, description: str, default: str | None = "digits.yaml"
+) -> argparse.ArgumentParser:
+    """The arguments that every command takes.
+
+    Args:
+        default: the experiment when none is given; with None the command names its own.
+    """
     arguments = argparse.ArgumentParser(f"python -m ltray.{command}", description=description)
-    arguments.add_argument(
-        "experiment",
-        nargs="?",
-        metavar="EXPERIMENT.yaml",
-        help=f"an experiment file or a run's folder; experiments/{default} when left out",
-    )
+    if default is not None:
+        arguments.add_argument(
+            "experiment",
+            nargs="?",
+            metavar="EXPERIMENT.yaml",
+            help=f"an experiment file or a run's folder; experiments/{default} when left out",
+        )
     arguments.add_argument(
         "--root", type=_root, metavar="DIR", help="folder of runs and shards (default: ./runs)"
     )
@@ -69,11 +76,17 @@ def _root(text: str) -> Path:
 
 
 def experiment_path(given: str | None, default: str = "digits.yaml") -> Path:
-    """The experiment that a person named, or the default among those that come with ltray."""
+    """The experiment that a person named, or the default among those that come with ltray.
+
+    Raises:
+        LtrayError: the name is empty, or of a store that nothing here reads.
+    """
     from ltray.files import at
     from ltray.locate import experiments_folder
 
-    return at(given, "EXPERIMENT.yaml") if given else experiments_folder() / default
+    if given == "":
+        raise LtrayError("EXPERIMENT.yaml", "an empty name", "name a file or a run's folder")
+    return experiments_folder() / default if given is None else at(given, "EXPERIMENT.yaml")
 
 
 def exit_with(

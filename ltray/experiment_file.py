@@ -4,7 +4,7 @@ import re
 from collections.abc import Hashable, Iterator
 from math import isfinite
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -14,10 +14,12 @@ from ltray.contradictions import contradictions
 from ltray.errors import InvalidExperiment, LtrayError, did_you_mean
 from ltray.experiment import Experiment
 from ltray.files import absolute
+from ltray.given import GivenExperiment
 from ltray.own_code import is_own_code, made_absolute
 
 SEE_EXAMPLE = "see experiments/digits.yaml, and the README for every key"
 Keys = tuple[str | int, ...]
+Kind = TypeVar("Kind", bound=Experiment)
 
 
 class _OneKeyOnce(yaml.SafeLoader):
@@ -52,6 +54,30 @@ def read_experiment(path: Path) -> Experiment:
     return _with_absolute_paths(Experiment.model_validate(document), path.parent)
 
 
+def read_record(path: Path) -> Experiment:
+    """Read the experiment.yaml of a folder: of a run, or of tickets that came from another one.
+
+    The reset points of a GivenExperiment do not have to agree with its own training.
+
+    Raises:
+        LtrayError: as `read_experiment`.
+    """
+    document = _load(path)
+    if "given_by" not in document:
+        return read_experiment(path)
+    try:
+        experiment = GivenExperiment.model_validate(document)
+    except ValidationError as error:
+        detail = error.errors(include_url=False)[0]
+        found = f"{'.'.join(map(str, detail['loc']))}: {detail['msg']}"
+        mend = "delete it and give the same transfer again, which writes it anew"
+        raise LtrayError(str(path), found, mend) from None
+    # Masks are given: their criterion is named by its content, and never read.
+    return _with_absolute_paths(experiment, path.parent).model_copy(
+        update={"prune": experiment.prune}
+    )
+
+
 def _load(path: Path) -> dict[Any, Any]:
     try:
         document = yaml.load(path.read_bytes(), Loader=_OneKeyOnce)
@@ -69,7 +95,7 @@ def _load(path: Path) -> dict[Any, Any]:
     return document
 
 
-def _with_absolute_paths(experiment: Experiment, folder: Path) -> Experiment:
+def _with_absolute_paths(experiment: Kind, folder: Path) -> Kind:
     data, model, prune = experiment.data, experiment.model, experiment.prune
     if data.path is not None and "://" not in data.path:
         data = data.model_copy(update={"path": str(absolute(data.path, folder).resolve())})

@@ -17,8 +17,9 @@ from ltray.experiment import (
     experiment_id,
     resolve,
 )
-from ltray.experiment_file import read_experiment
+from ltray.experiment_file import read_experiment, read_record
 from ltray.files import at, is_local, is_there, write_whole
+from ltray.given import GivenExperiment
 from ltray.layout import RunFolder, data_folder, run_folder
 from ltray.lottery.criterion_names import by_content, check_criterion
 from ltray.models.names import check_arch
@@ -135,6 +136,24 @@ def check_begun(run: Run) -> None:
         raise LtrayError(str(run.folder.path), "there is no such run yet", mend)
 
 
+def recorded_experiment(folder: RunFolder) -> Experiment:
+    """The experiment of a folder's experiment.yaml, of a run or of tickets that came to one.
+
+    A person's own criterion is named by its content, as in the names of masks.
+
+    Raises:
+        LtrayError: it cannot be read.
+    """
+    experiment = read_record(folder.experiment)
+    header = HEADER.match(folder.experiment.read_text())
+    criterion = experiment.prune.criterion
+    if isinstance(experiment, GivenExperiment) or not is_own_code(criterion):
+        return experiment
+    code = check_criterion(criterion, header[4] if header is not None else None)
+    assert code is not None
+    return _with_criterion(experiment, by_content(code))
+
+
 def write_experiment(run: Run) -> None:
     """Write experiment.yaml of a run: id, fingerprint, and every key with its value.
 
@@ -235,7 +254,11 @@ def _read_run(folder: RunFolder) -> Run:
         found = f"is no run: it has no {folder.experiment.name}"
         raise LtrayError(str(folder.path), found, "name the folder <root>/<name>-<8 hex>")
     header = HEADER.match(folder.experiment.read_text())
-    experiment = read_experiment(folder.experiment)
+    experiment = read_record(folder.experiment)
+    if isinstance(experiment, GivenExperiment):
+        found = f"holds tickets of {experiment.given_by} on another experiment's data, not a run"
+        mend = f"name that experiment's run, {folder.path.parent}, or the source's"
+        raise LtrayError(str(folder.path), found, mend)
     if header is None:
         found = "does not start with the lines '# id:' and '# fingerprint:'"
         raise LtrayError(str(folder.experiment), found, "give the experiment's own file instead")
@@ -245,6 +268,7 @@ def _read_run(folder: RunFolder) -> Run:
         found = "is not the file that the run was made with"
         mend = "put that back, or give the experiment's own file: another network is another run"
         raise LtrayError(str(folder.network), found, mend)
+    _check_criterion_lies_outside(folder, experiment.prune.criterion, header[4])
     own = _Own(network, check_criterion(experiment.prune.criterion, header[4]))
     run = _run(experiment, own, _facts(experiment, header[2]), folder.path.parent)
     if run.folder.path.name != header[1] or run.folder != folder:
@@ -252,6 +276,23 @@ def _read_run(folder: RunFolder) -> Run:
         mend = "undo the change of seed, data, model or train, or give the experiment's own file"
         raise LtrayError(str(folder.experiment), found, mend)
     return run
+
+
+def _check_criterion_lies_outside(folder: RunFolder, criterion: str, sha256: str | None) -> None:
+    """Refuse a criterion that ltray cannot have written down: whoever gives a person a run's folder
+    must not give code with it.
+    """
+    if not is_own_code(criterion):
+        return
+    path, _, _ = criterion.rpartition(":")
+    found = None
+    if sha256 is None:
+        found = f"prune.criterion, {path}, has no hash in the first lines"
+    elif folder.path in Path(path).parents:
+        found = f"prune.criterion, {path}, is taken from the run's folder"
+    if found is not None:
+        mend = "give the experiment's own file: code is not run on the word of a run's folder"
+        raise LtrayError(str(folder.experiment), found, mend)
 
 
 def _facts(experiment: Experiment, fingerprint: str) -> SourceFacts:

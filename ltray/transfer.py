@@ -17,24 +17,29 @@ def main() -> int:
         "transfer",
         "Train the tickets of finished sweeps on another data set, beside the dense network from "
         "the same reset points, the target's own tickets, controls and fresh training.",
+        default=None,
     )
     arguments.add_argument(
-        "others", nargs="*", metavar="SOURCE", help="further sources, to be set side by side"
+        "sources",
+        nargs="+",
+        metavar="SOURCE",
+        help="an experiment file or a run's folder whose tickets are taken; several are set side "
+        "by side",
     )
     arguments.add_argument(
-        "--to", required=True, metavar="TARGET.yaml", help="the experiment that they are trained on"
+        "--to",
+        required=True,
+        metavar="TARGET.yaml",
+        help="the experiment that they are trained on, or its run's folder",
     )
     add_connection(arguments)
     add_tracking(arguments)
     options = arguments.parse_intermixed_args()
 
     from ltray.cluster.transferring import transfer_run
-    from ltray.errors import LtrayError
     from ltray.locate import check_begun, locate
 
-    if options.experiment is None:
-        raise LtrayError("SOURCE", "none is given", "name the experiment whose tickets are taken")
-    paths = [experiment_path(one) for one in (options.experiment, *options.others)]
+    paths = [experiment_path(one) for one in options.sources]
     # A run's folder may lie anywhere: --root is where the target's run goes.
     sources = [locate(path, None if path.is_dir() else options.root) for path in paths]
     for source in sources:

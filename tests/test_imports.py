@@ -34,6 +34,7 @@ LEVELS = {
     "say": 1,
     "torchvision_import": 1,
     "experiment": 2,
+    "given": 3,
     "contradictions": 3,
     "experiment_file": 4,
     "data": 5,

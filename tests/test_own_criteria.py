@@ -9,6 +9,7 @@ import yaml
 from conftest import located, small_document
 from own_network import NETS
 
+from ltray.analysis.results import read_results
 from ltray.errors import InvalidExperiment, LtrayError
 from ltray.experiment_file import read_experiment
 from ltray.files import read_json
@@ -123,6 +124,43 @@ def test_a_runs_folder_names_the_file_and_does_not_hold_it(tmp_path: Path) -> No
             pruned(gone)
 
 
+@pytest.mark.parametrize(
+    "text", ["def other(): ...", "def smallest(network,", f"import beside\n{SMALLEST}"]
+)
+def test_a_runs_folder_is_read_whatever_became_of_the_file(text: str, tmp_path: Path) -> None:
+    run = located(written(tmp_path / "mine"), tmp_path / "root")
+    (tmp_path / "mine/mine.py").write_text(text)
+    (tmp_path / "mine/beside.py").touch()
+    assert locate(run.folder.path).experiment == run.experiment
+
+
+def test_rows_are_found_by_the_names_of_the_record(tmp_path: Path) -> None:
+    run = located(written(tmp_path / "mine"), tmp_path / "root")
+    assert masks_of(read_results(run.folder.path).experiment) == masks_of(run.experiment)
+
+
+@pytest.mark.parametrize("hashed", [True, False])
+def test_a_runs_folder_brings_no_code_with_it(hashed: bool, tmp_path: Path) -> None:
+    run = located(written(tmp_path / "mine"), tmp_path / "root")
+    text = run.folder.experiment.read_text()
+    if hashed:
+        (run.folder.path / "mine.py").write_bytes((tmp_path / "mine/mine.py").read_bytes())
+        text = text.replace(str(tmp_path / "mine/mine.py"), "mine.py")
+    else:
+        text = "".join(line for line in text.splitlines(True) if "criterion: sha256" not in line)
+    run.folder.experiment.write_text(text)
+    with pytest.raises(LtrayError, match="code is not run on the word of a run's folder"):
+        locate(run.folder.path)
+
+
+def test_what_a_function_sets_for_its_process_is_put_back(tmp_path: Path) -> None:
+    lines = ["torch.set_default_dtype(torch.float64)", "torch.set_grad_enabled(False)"]
+    text = SMALLEST.replace("    return", "".join(f"    {one}\n" for one in lines) + "    return")
+    pruned(located(written(tmp_path / "mine", f"import torch\n{text}"), tmp_path / "root"))
+    assert torch.get_default_dtype() == torch.float32
+    assert torch.is_grad_enabled()
+
+
 FAULTS = {
     "no dict": ("return 3", "gives a int, not a dict"),
     "a name is missing": ("return {names[0]: network.get_parameter(names[0])}", "no scores for"),
@@ -131,6 +169,19 @@ FAULTS = {
         "return {name: network.get_parameter(name) / 0 for name in names}",
         "not finite",
     ),
+    "a name too many": (
+        "return {name: network.get_parameter(name) for name in (*names, 'fc1.bias')}",
+        "'fc1.bias', which is none of names",
+    ),
+    "no tensors": (
+        "return {name: network.get_parameter(name).detach().numpy() for name in names}",
+        "gives a ndarray for 'fc1.weight', not a tensor",
+    ),
+    "complex": (
+        "return {name: network.get_parameter(name) * 1j for name in names}",
+        "no plain numbers: torch.complex64",
+    ),
+    "leaving": ("raise SystemExit(3)", "smallest failed: SystemExit: 3"),
     "an error": ("return {}['x']", "line 3: smallest failed: KeyError: 'x'"),
 }
 

@@ -25,7 +25,7 @@ from ltray.experiment import Experiment
 from ltray.files import write_json
 from ltray.layout import RunFolder
 from ltray.lottery.matching import TOLERANCE, within_margin
-from ltray.lottery.tickets import Ticket, grid
+from ltray.lottery.tickets import Ticket, cells_of, grid
 from ltray.lottery.trajectory import Trajectory, write_trajectory
 
 VAL_IMAGES, TEST_IMAGES = 194, 500
@@ -284,6 +284,20 @@ def test_matching_follows_the_margin_of_today(tmp_path: Path) -> None:
     write_tables(run, collect(run), margin=0.03)
     assert pq.read_table(run.tickets_table)["matching"].to_pylist() == [True] * 4
     assert read_results(tmp_path).tickets["matching"].tolist() == [False] * 4
+
+
+def test_the_grid_is_that_of_the_experiment_alone(tmp_path: Path) -> None:
+    """The run has controls, retrainings, and tickets of a larger grid and of more replicates."""
+    larger = experiment_of(replicates=2, controls=("random_init", "shuffled_mask"))
+    larger = larger.model_copy(update={"reset": larger.reset.model_copy(update={"retrainings": 2})})
+    run = write_run(tmp_path, larger)
+    run.experiment.write_text(yaml.safe_dump(SMALL.model_dump(mode="json")))
+    results = read_results(tmp_path)
+    assert len(results.tickets) == len(grid(larger))
+    both = {ticket.name for ticket in cells_of(SMALL)} & set(results.tickets["ticket"])
+    assert len(both) == 2  # 0.9 at two reset points lies in both grids
+    assert list(results.grid["replicate"]) == [0, 0]
+    assert set(results.grid["ticket"]) == both
 
 
 def test_matching_is_for_done_tickets_only() -> None:

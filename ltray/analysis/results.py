@@ -23,11 +23,11 @@ from ltray.analysis.columns import (
 )
 from ltray.errors import LtrayError
 from ltray.experiment import Experiment
-from ltray.experiment_file import read_experiment
 from ltray.files import at, is_there, names_below, read_all, write_whole
 from ltray.layout import ReplicateFolder, RunFolder
+from ltray.locate import recorded_experiment
 from ltray.lottery.matching import within_margin
-from ltray.lottery.tickets import TicketKey
+from ltray.lottery.tickets import TicketKey, cells_of, key
 from ltray.lottery.trajectory import read_trajectory
 from ltray.tables import read_table
 
@@ -72,6 +72,17 @@ class Results:
     experiment: Experiment
     tickets: "pd.DataFrame"
     epochs: "pd.DataFrame"
+
+    @property
+    def grid(self) -> "pd.DataFrame":
+        """The tickets of the experiment's own grid, one for each cell and replicate.
+
+        Without controls, later retrainings, and what other grids, copies and criteria have left in
+        the same run.
+        """
+        asked = {key(ticket) for ticket in cells_of(self.experiment)}
+        keys = zip(self.tickets["replicate"], self.tickets["ticket"], strict=True)
+        return self.tickets[[one in asked for one in keys]]
 
 
 def collect(run: RunFolder) -> Rows:
@@ -167,9 +178,9 @@ def _record(path: Path, content: bytes, keys: Iterable[str]) -> dict[str, Any]:
         record = json.loads(content)
     except (JSONDecodeError, UnicodeDecodeError) as error:
         raise damaged(path, f"is not JSON: {error}") from error
-    for key in keys:
-        if key not in record:
-            raise damaged(path, f"has no '{key}'")
+    for name in keys:
+        if name not in record:
+            raise damaged(path, f"has no '{name}'")
     assert isinstance(record, dict)
     return record
 
@@ -243,4 +254,4 @@ def _experiment_of(run: RunFolder) -> Experiment:
             f"is not a run: it has no {run.experiment.name}",
             "name the folder <root>/<name>-<8 hex> that sweep wrote",
         )
-    return read_experiment(run.experiment)
+    return recorded_experiment(run)

@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 from ltray.experiment import Experiment, Prune, as_written
 from ltray.files import short_hash
+from ltray.given import Chain, chain_of
 
 AT_INITIALISATION = ("random", "snip", "grasp", "synflow")
 Scored = Literal["final", "reset", "init"]
@@ -63,8 +64,8 @@ def mask_of(experiment: Experiment, sparsity: float, reset_epoch: float) -> Mask
     if has_masks_by_reset_point(experiment):
         point = reset_epoch
         decides["reset"] = as_written(reset_epoch)
-    if prune.style == "iterative":
-        decides |= _levels_before(experiment, sparsity)
+    if (chain := chain_of(experiment)) is not None:
+        decides |= _levels_before(chain, sparsity)
     criterion = prune.criterion.rpartition(":")[2]  # the function, of a person's own
     name = f"{criterion}-{as_written(sparsity)}-{short_hash(decides)}"
     return MaskOf(name, sparsity, point)
@@ -80,10 +81,9 @@ def masks_of(experiment: Experiment) -> list[MaskOf]:
     return list(dict.fromkeys(asked))
 
 
-def _levels_before(experiment: Experiment, sparsity: float) -> dict[str, Any]:
+def _levels_before(chain: Chain, sparsity: float) -> dict[str, Any]:
     """What decides the trained ticket that an iterative mask is made from; nothing at the first."""
-    denser = [as_written(one) for one in sorted(experiment.prune.sparsities) if one < sparsity]
+    denser = [as_written(one) for one in sorted(chain.sparsities) if one < sparsity]
     if not denser:
         return {"denser": []}
-    reset = experiment.reset
-    return {"denser": denser, "method": reset.method, "schedule": reset.schedule}
+    return {"denser": denser, "method": chain.method, "schedule": chain.schedule}

@@ -6,6 +6,7 @@ from statistics import fmean
 from typing import Any
 
 from ltray.experiment import Experiment
+from ltray.given import trains_chains
 from ltray.lottery.matching import by_seed
 from ltray.lottery.search import found, most_levels, next_levels
 from ltray.lottery.tickets import (
@@ -47,7 +48,7 @@ def ready(
     for replicate in range(experiment.replicates):
         of_replicate = streams(experiment, replicate)
         waiting: set[str] = set()
-        if experiment.prune.style == "iterative":
+        if trains_chains(experiment):
             cells = of_replicate.pop(0)
             packs += _chains_left(cells, done, alone)
             waiting = {cell.mask for cell in cells if key(cell) not in done}

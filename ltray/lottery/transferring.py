@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from ltray.errors import LtrayError
 from ltray.experiment import Experiment, as_written
+from ltray.given import GivenExperiment, chain_of, given
 from ltray.lottery.pairs import DENSE
 
 CONTROLS = ("shuffled_mask", "random_init")
@@ -18,15 +19,16 @@ class Transferred:
         dense: the whole network from the same reset points.
     """
 
-    tickets: Experiment
+    tickets: GivenExperiment
     dense: Experiment
 
 
-def transferred(source: Experiment, target: Experiment) -> Transferred:
+def transferred(source: Experiment, source_id: str, target: Experiment) -> Transferred:
     """The experiments on the target's data, by its recipe, of a source's masks and weights.
 
     Args:
         source, target: resolved.
+        source_id: the experiment id of the source.
 
     Raises:
         LtrayError: the source has no such masks, or the target's own tickets are trained in
@@ -37,11 +39,12 @@ def transferred(source: Experiment, target: Experiment) -> Transferred:
         update={"schedule": "restart", "retrainings": target.reset.retrainings}
     )
     levels = _levels(target)
-    prune = source.prune.model_copy(update={"sparsities": levels, "search": "grid"})
-    tickets = target.model_copy(update={"prune": prune, "reset": reset, "controls": CONTROLS})
+    prune = given(source.prune, sparsities=levels, search="grid", chain=chain_of(source))
+    taken = {"given_by": source_id, "prune": prune, "reset": reset, "controls": CONTROLS}
+    tickets = GivenExperiment.model_validate({**dict(target), **taken})
     keep_dense = source.prune.keep_dense
-    whole = DENSE.model_copy(update={"keep_dense": keep_dense})
-    return Transferred(tickets, tickets.model_copy(update={"prune": whole, "controls": ()}))
+    whole = {"prune": DENSE.model_copy(update={"keep_dense": keep_dense}), "reset": reset}
+    return Transferred(tickets, target.model_copy(update={**whole, "controls": ()}))
 
 
 def _check(source: Experiment, target: Experiment) -> None:
@@ -52,9 +55,6 @@ def _check(source: Experiment, target: Experiment) -> None:
     if source.reset.method != "weights":
         found = f"tickets of {source.name} keep their trained weights ({source.reset.method})"
         raise LtrayError("SOURCE", found, "name a source with reset.method: weights")
-    if source.prune.style == "iterative":
-        found = f"the masks of {source.name} come by chains, which cannot be transferred yet"
-        raise LtrayError("SOURCE", found, "name a source with style: one_shot")
     if not _levels(target):
         found = "the target's only sparsity is 0, the whole network"
         raise LtrayError("--to", found, "write prune.sparsities above 0 that the source has")
