@@ -8,7 +8,7 @@ from conftest import MakeRun, train_without_ray
 from safetensors.torch import load_file
 from test_results import experiment_of, ticket_row
 
-from ltray.analysis.controls import Beside, beside, beyond_control, verdict
+from ltray.analysis.controls import Beside, Verdict, beside, beyond_control, verdict
 from ltray.analysis.correct import PerImage, Right
 from ltray.analysis.grid import cells
 from ltray.analysis.results import Rows
@@ -131,11 +131,42 @@ def test_every_retraining_stands_beside_the_one_fresh_control_of_its_mask() -> N
     experiment = experiment.model_copy(update={"reset": reset})
     rows = rows_of(experiment, none=[0.95, 0.96], random_init=[0.90, 0.92])
     found = fresh(experiment, rows)
-    assert len(found.pairs) == 4
     assert found.control.asked == 2
     # 0.05 twice in one replicate and 0.04 twice in the other are two values and not four.
-    assert found.validation is not None
-    assert found.validation.high == pytest.approx(0.045 + 12.7062 * 0.00707107 / 2**0.5, abs=1e-5)
+    assert found.difference is not None
+    assert found.difference.interval is not None
+    assert found.difference.interval.high == pytest.approx(
+        0.045 + 12.7062 * 0.00707107 / 2**0.5, abs=1e-5
+    )
+
+
+def with_retrainings(experiment: Experiment, number: int) -> Experiment:
+    reset = experiment.reset.model_copy(update={"retrainings": number})
+    return experiment.model_copy(update={"reset": reset})
+
+
+def test_retrainings_of_one_seed_win_on_that_seed_alone() -> None:
+    experiment = with_retrainings(one_cell(replicates=1), 3)
+    rows = rows_of(experiment, none=[0.95], random_init=[0.90])
+    for number, row in enumerate(rows.tickets.values()):
+        row["val_top1"] += number / 1000
+    found = fresh(experiment, rows)
+    assert found.difference is not None
+    assert found.difference.pairs == 3
+    assert found.side == 1
+    assert verdict(found) == Verdict("winning", "on this one seed")
+
+
+def test_nothing_is_said_over_replicates_of_which_one_is_there() -> None:
+    experiment = with_retrainings(one_cell(replicates=2), 2)
+    rows = rows_of(experiment, none=[0.95, 0.96], random_init=[0.90, 0.92])
+    for other in [one for one in rows.tickets if one[0] == 1]:
+        del rows.tickets[other]
+    for number, row in enumerate(rows.tickets.values()):
+        row["val_top1"] += number / 1000
+    found = fresh(experiment, rows).difference
+    assert found is not None
+    assert found.interval is None
 
 
 def rows_of(experiment: Experiment, **top1: list[float]) -> Rows:
@@ -169,9 +200,10 @@ def test_a_ticket_above_its_control_in_every_replicate_wins() -> None:
     rows = rows_of(experiment, none=[0.95, 0.96, 0.97], random_init=[0.90, 0.92, 0.91])
     found = fresh(experiment, rows)
     # Differences 0.05, 0.04, 0.06: mean 0.05, deviation 0.01, Student's t of 2 degrees 4.3027.
-    assert found.difference == pytest.approx(0.05)
-    assert found.validation is not None
-    assert found.validation.low == pytest.approx(0.05 - 4.30265 * 0.01 / 3**0.5, abs=1e-6)
+    assert found.difference is not None
+    assert found.difference.value == pytest.approx(0.05)
+    assert found.difference.interval is not None
+    assert found.difference.interval.low == pytest.approx(0.05 - 4.30265 * 0.01 / 3**0.5, abs=1e-6)
     assert found.side == 1
     assert verdict(found).word == "winning"
     assert beyond_control({(0.9, 0.0): found}, "replicates").above == 1
@@ -216,9 +248,10 @@ def test_one_seed_is_compared_over_images_and_wins_only_there() -> None:
         right = Right(8, torch.tensor([bits] * 1, dtype=torch.uint8).numpy())
         per_image.tickets[one] = {"validation": right, "test": right}
     found = fresh(experiment, rows, per_image)
-    assert found.validation is not None
+    assert found.difference is not None
+    assert found.difference.interval == found.difference.test_interval
     assert found.side == 1
-    assert found.p_value == pytest.approx(2 * (1 + 8) / 2**8)  # 7 gained, 1 lost of 8
+    assert found.difference.p_value == pytest.approx(2 * (1 + 8) / 2**8)  # 7 gained, 1 lost of 8
     assert verdict(found).why == "on this one seed"
 
 
@@ -226,6 +259,7 @@ def test_a_fresh_control_stands_beside_all_reset_points_of_its_mask() -> None:
     experiment = experiment_of(sparsities=(0.9,), reset_epochs=(0, 1), controls=("random_init",))
     rows = rows_of(experiment, none=[0.95], random_init=[0.90])
     found = beside(rows, experiment, "random_init", PerImage())
-    assert [one.pairs[0][1]["ticket"] for one in found.values()] == [
-        next(row["ticket"] for row in rows.tickets.values() if row["control"] == "random_init")
-    ] * 2
+    (control,) = (row for row in rows.tickets.values() if row["control"] == "random_init")
+    assert [one.control.done for one in found.values()] == [(control,)] * 2
+    values = [one.difference.value for one in found.values() if one.difference is not None]
+    assert values == pytest.approx([0.05, 0.05])

@@ -307,6 +307,13 @@ def test_serial_share_is_karp_and_flatts() -> None:
     assert share == serial_share(found(FIVE), random.Random(1))
 
 
+def test_workers_slower_than_one_have_no_upside_down_interval() -> None:
+    slow = serial_share(found([gpu("a", "0", 0, 10), gpu("b", "1", 90, 100)]), random.Random(1))
+    assert slow is not None
+    assert slow.share > 1
+    assert slow.low <= slow.share <= slow.high
+
+
 def test_interval_covers_the_share_of_the_mean_sweep() -> None:
     many = [sweep_of_chance(seed) for seed in range(1000, 1400)]
     work = sum((one.work for one in many), timedelta())

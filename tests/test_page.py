@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from per_image import write_all_correct, write_bits
+from test_controls import with_retrainings
 from test_results import (
     LEVELS,
     NOON,
@@ -286,6 +287,31 @@ def test_controls_stand_beside_their_tickets_and_are_counted(tmp_path: Path) -> 
     assert (
         "The control" not in text.partition("What was not done")[2].partition("To do it again")[0]
     )
+
+
+def test_a_control_that_diverged_is_said(tmp_path: Path) -> None:
+    experiment = experiment_of(
+        sparsities=(0.5,), reset_epochs=(0,), replicates=2, controls=("random_init",)
+    )
+
+    def row_of(ticket: Ticket) -> Row:
+        return ticket_row(ticket, status="done" if ticket.control == "none" else "diverged")
+
+    text = page_of(write_run(tmp_path, experiment, row_of), experiment).text
+    assert "control diverged" in text
+    assert "No cell has finished with its control yet" not in text
+    assert "Of 0 cells" not in text
+
+
+def test_intervals_of_one_seed_s_retrainings_are_called_that(tmp_path: Path) -> None:
+    experiment = with_retrainings(experiment_of(sparsities=(0.5,), reset_epochs=(0,)), 3)
+
+    def row_of(ticket: Ticket) -> Row:
+        return ticket_row(ticket, val_top1=(190 + ticket.retraining) / VAL_IMAGES)
+
+    text = page_of(write_run(tmp_path, experiment, row_of), experiment).text
+    assert "over retrainings of one seed)" in text
+    assert "points, over replicates" not in text
 
 
 def test_tickets_of_other_grids_are_only_counted(tmp_path: Path) -> None:

@@ -7,13 +7,21 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import yaml
 from conftest import located, small_document, train_without_ray
+from safetensors.torch import load_file
 
-from ltray.analysis.results import collect
-from ltray.analysis.transfer import Moved, answers, best_own, beyond_chance, compared
+from ltray.analysis.correct import PerImage
+from ltray.analysis.differences import Difference
+from ltray.analysis.grid import Over
+from ltray.analysis.intervals import Interval
+from ltray.analysis.page import write_report
+from ltray.analysis.paired import Pairs, mcnemar, paired_interval
+from ltray.analysis.results import collect, read_results
+from ltray.analysis.transfer import Compared, Moved, Target, answers, compared, of_target
 from ltray.analysis.transfer_page import content, write_transfer
 from ltray.cluster.session import Connection
 from ltray.cluster.transferring import move_of, transfer_run
@@ -23,7 +31,7 @@ from ltray.errors import LtrayError
 from ltray.experiment import replicate_seeds, step_of
 from ltray.experiment_file import read_experiment
 from ltray.layout import DataFolder, RunFolder
-from ltray.locate import locate_experiment
+from ltray.locate import locate, locate_experiment, write_experiment
 from ltray.lottery.mask_names import masks_of
 from ltray.lottery.masks import load_mask
 from ltray.lottery.ready import ready
@@ -136,6 +144,33 @@ def test_a_transplant_is_done_once(source: Run, target: Run, move: Moved) -> Non
     assert path.stat().st_mtime_ns == before
 
 
+def test_masks_of_chains_are_given_and_not_made_again(root: Path) -> None:
+    """The target leaves out the chain's first level, and has no chain of its own."""
+    source = swept(root, "chain", **LOW, prune__style="iterative", reset__epochs=[0, 1])
+    few = swept(root, "sparse", **HIGH, **RESTART, prune__sparsities=[0.9])
+    found = moved(source, few)
+    here, there = (run.folder.replicate(0) for run in (found.run, source))
+    rows = collect(found.run.folder).tickets.values()
+    assert {row["status"] for row in rows} == {"done"}
+    tickets = [row for row in rows if row["control"] == "none" and row["sparsity"]]
+    assert {(row["style"], row["reset_epoch"]) for row in tickets} == {
+        ("iterative", 0),
+        ("iterative", 1),
+    }
+    first, later = (row["mask"] for row in sorted(tickets, key=lambda row: row["reset_epoch"]))
+    assert first != later
+    for mask in (first, later):
+        assert torch.equal(
+            load_mask(here.mask(mask))["fc1.weight"], load_mask(there.mask(mask))["fc1.weight"]
+        )
+    write_experiment(found.run)
+    read = read_results(found.run.folder.path).experiment
+    assert [one.name for one in masks_of(read)] == [first, later]
+    every = compared(found, of_target(few))
+    assert [list(one.differences) for one in every] == [AGAINST, AGAINST]
+    assert not any(pack.in_turn for pack in ready(found.what.tickets, {}))
+
+
 def test_reset_points_that_are_one_step_on_the_target_stay_apart(root: Path) -> None:
     source = swept(root, "early", **LOW, reset__epochs=[0, 0.1], prune__sparsities=[0.5])
     few = swept(root, "few", **HIGH, **RESTART, data__train_limit=100, prune__sparsities=[0.5])
@@ -167,7 +202,7 @@ def test_a_grid_that_has_grown_is_given_what_it_lacks(root: Path) -> None:
 
 def test_tickets_are_compared_with_all_that_they_must_beat(target: Run, move: Moved) -> None:
     rows = collect(target.folder)
-    every = compared(move, best_own(rows, target.experiment), list(rows.dense.values()))
+    every = compared(move, of_target(target))
     assert [one.cell.place for one in every] == [(0.5, 0), (0.5, 1), (0.9, 0), (0.9, 1)]
     there = collect(move.run.folder).tickets.values()
     for one in every:
@@ -183,9 +218,63 @@ def test_tickets_are_compared_with_all_that_they_must_beat(target: Run, move: Mo
         assert one.differences["fresh"].value == pytest.approx(
             one.cell.mean("val_top1") - rows.dense[0]["val_top1"]
         )
-        assert one.differences["fresh"].interval is None  # one seed
-        assert one.verdict == "random_init: no interval tells"
-    assert beyond_chance([one.differences["fresh"] for one in every]).compared == 0
+
+
+def test_one_seed_is_told_by_images_and_for_that_seed_alone(target: Run, move: Moved) -> None:
+    every = compared(move, of_target(target))
+    for one in every:
+        dense = Pairs(*differing(move.run, one.cell.done[0], target))
+        assert one.differences["fresh"].interval == paired_interval(dense)
+        assert one.differences["fresh"].p_value == mcnemar(dense)
+        assert all(found.interval is not None for found in one.differences.values())
+    page = write_transfer(target, [move]).read_text()
+    assert "McNemar" in page
+    assert "not over seeds" in page
+    assert "Student" not in page
+
+
+@pytest.mark.parametrize(("over", "said"), [("images", " on this one seed"), ("replicates", "")])
+def test_a_verdict_over_images_is_of_one_seed(move: Moved, over: Over, said: str) -> None:
+    cell = next(iter(move.tickets.values()))
+    above = Difference(0.1, 0.1, 1, 1, Interval(0.05, 0.15), None, 0.01)
+    assert Compared(cell, None, over, {"random_init": above}).verdict == f"beats random_init{said}"
+    level = Difference(0.0, 0.0, 1, 1, Interval(-0.05, 0.05), None, 1.0)
+    assert Compared(cell, None, over, {"random_init": level}).verdict == "not beyond random_init"
+    none = Difference(0.0, 0.0, 1, 1, None, None, None)
+    assert "no interval tells" in Compared(cell, None, over, {"random_init": none}).verdict
+
+
+def differing(run: Run, row: dict[str, Any], target: Run) -> tuple[int, int, int]:
+    """(images, right by the ticket alone, right by the target's dense run alone)."""
+    ticket = run.folder.replicate(0).ticket(row["ticket"]).correct
+    both = [load_file(path) for path in (ticket, target.folder.replicate(0).dense_correct)]
+    images = image_counts(read_manifest(target.data), target.experiment.data)[1]
+    ours, theirs = (np.unpackbits(one["validation"].numpy())[:images] for one in both)
+    return images, int((ours > theirs).sum()), int((theirs > ours).sum())
+
+
+def test_a_run_may_be_called_like_a_transfer_s_folder(root: Path) -> None:
+    run = swept(root, "transfer-mnist", prune__sparsities=[0.5], train__epochs=1, reset__epochs=[0])
+    assert locate(run.folder.path).folder == run.folder
+    assert len(read_results(run.folder.path).tickets) == 1
+    assert "Lottery-ticket sweep" in write_report(run.folder, run.experiment).read_text()
+
+
+def test_a_transfer_s_folder_is_read_and_not_taken_for_a_run(root: Path, target: Run) -> None:
+    """The source's reset points may lie behind the target's last epoch."""
+    late = swept(root, "late", **LOW, train__epochs=6, reset__epochs=[0, 5])
+    inside = moved(late, target).run
+    write_experiment(inside)
+    assert set(read_results(inside.folder.path).tickets["reset_epoch"]) == {0, 5}
+    with pytest.raises(LtrayError, match=r"holds tickets of late-.* not a run"):
+        locate(inside.folder.path)
+    page = write_report(inside.folder, inside.experiment).read_text()
+    assert f"How sparse can the tickets of {late.folder.path.name} be" in page
+    assert "python -m ltray.sweep" not in page
+    assert "that another grid asked for" not in page  # the dense networks are of this transfer
+    copied = root / "copied"
+    shutil.copytree(inside.folder.path, copied)
+    assert len(read_results(copied).tickets) == len(read_results(inside.folder.path).tickets)
 
 
 AGAINST = ["same_point", "fresh", "shuffled_mask", "random_init", "own"]
@@ -209,7 +298,7 @@ def altered(folder: Path, move: Moved, **changes: dict[str, Any]) -> Moved:
 
 def answers_of(moved: Moved, margin: float = 0.02) -> list[tuple[float | None, str]]:
     """(sparsest, why none) of each reset point."""
-    every = compared(moved, {}, [])
+    every = compared(moved, Target({}, [], PerImage()))
     found = answers(moved, every, margin)
     sparsest = [None if one.sparsest is None else one.sparsest.cell.sparsity for one in found]
     return list(zip(sparsest, [one.why_none for one in found], strict=True))
@@ -312,7 +401,3 @@ def test_what_cannot_be_compared_is_refused_before_anything_is_trained(
     wrong = locate_experiment(read_experiment(path), root)
     with pytest.raises(LtrayError, match=said):
         move_of(source, wrong)
-    chain = source.experiment.prune.model_copy(update={"style": "iterative"})
-    iterative = replace(source, experiment=source.experiment.model_copy(update={"prune": chain}))
-    with pytest.raises(LtrayError, match="cannot be transferred yet"):
-        move_of(iterative, target)

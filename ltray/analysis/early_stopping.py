@@ -4,15 +4,18 @@ Frankle & Carbin 2019 (arXiv 1803.03635, section 1) judge tickets by it: how ear
 the test accuracy at that moment.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
 from ltray.analysis.columns import Row
-from ltray.analysis.grid import Cell
+from ltray.analysis.grid import Cell, Over
 from ltray.analysis.intervals import Interval, mean_interval
 from ltray.analysis.results import DENSE, Rows
+from ltray.analysis.statistics import over_of, vary
+from ltray.experiment import Experiment
 from ltray.lottery.matching import by_seed
+from ltray.lottery.tickets import TicketKey
 
 FEWEST_EVALUATIONS = 10  # of the dense run: with fewer the lowest is hardly a moment
 
@@ -33,75 +36,127 @@ class Learnt:
     goes on from there.
 
     Attributes:
+        cell: its tickets, of which some may be missing.
         epoch: of the lowest validation loss.
-        earlier: epochs by which that comes before the dense run's.
-        control_later: epochs by which the control's comes after the ticket's; None without one.
+        earlier: epochs by which that comes before the dense run's; None where it could not, as the
+            ticket was first evaluated after the dense run's had come.
+        control_later: epochs by which the control's comes after the ticket's; None without one, and
+            where it could not.
         test_top1: at that moment.
         above: that minus the dense run's at its own.
+        at_end: how many of the networks compared have it at their last evaluation, so that it may
+            not be reached.
     """
 
-    sparsity: float
-    reset_epoch: float
+    cell: Cell
     epoch: Mean
-    earlier: Mean
+    earlier: Mean | None
     control_later: Mean | None
     test_top1: Mean
     above: Mean
+    at_end: int
 
 
-def lowest(epochs: Sequence[Row]) -> Row | None:
-    """The first row with the lowest validation loss; None where nothing was evaluated."""
-    measured = [row for row in epochs if row["val_loss"] is not None]
-    return min(measured, key=lambda row: row["val_loss"], default=None)
+@dataclass(frozen=True)
+class Moment:
+    """Where a network has its lowest validation loss.
+
+    Attributes:
+        first: the epoch of its first evaluation.
+        last: whether the moment is its last evaluation.
+    """
+
+    epoch: float
+    test_top1: float
+    first: float
+    last: bool
 
 
-def learnt(rows: Rows, cells: Sequence[Cell], controls: Sequence[Cell]) -> list[Learnt]:
+Pairs = Sequence[tuple[TicketKey, TicketKey]]
+"""Tickets, and what each is set beside"""
+
+
+def lowest(epochs: Sequence[Row]) -> Moment | None:
+    """The first evaluation with the lowest validation loss; None where nothing was evaluated."""
+    measured = [row for row in epochs if None not in (row["val_loss"], row["test_top1"])]
+    if not measured:
+        return None
+    found = min(measured, key=lambda row: row["val_loss"])
+    first = min(row["epoch"] for row in measured)
+    return Moment(found["epoch"], found["test_top1"], first, found is measured[-1])
+
+
+def learnt(
+    rows: Rows, experiment: Experiment, cells: Sequence[Cell], controls: Sequence[Cell]
+) -> list[Learnt]:
     """Every cell with a finished ticket; nothing where networks were evaluated too rarely.
 
     Args:
         cells: of the grid.
         controls: on fresh initial weights, at the same places; empty where none were asked for.
     """
-    often = (len(rows.epochs[number, DENSE]) >= FEWEST_EVALUATIONS for number in rows.dense)
-    if not rows.dense or not all(often):
+    numbers = [number for number in rows.dense if number < experiment.replicates]
+    often = (len(rows.epochs[number, DENSE]) >= FEWEST_EVALUATIONS for number in numbers)
+    if not numbers or not all(often):
         return []
     beside = {cell.place: cell for cell in controls}
-    return [_learnt(rows, cell, beside.get(cell.place)) for cell in cells if cell.comparable]
+    over = over_of(experiment)
+    found = [_learnt(rows, cell, beside.get(cell.place), over) for cell in cells if cell.comparable]
+    return [one for one in found if one is not None]
 
 
-def _learnt(rows: Rows, cell: Cell, control: Cell | None) -> Learnt:
-    own = [(row["replicate"], _moment(rows, row["replicate"], row["ticket"])) for row in cell.done]
-    dense = {number: _moment(rows, number, DENSE) for number, _ in own}
+def _learnt(rows: Rows, cell: Cell, control: Cell | None, over: Over) -> Learnt | None:
+    """None where no ticket and dense run of one replicate have been evaluated."""
+    tickets = [_key(row) for row in cell.done]
+    fresh = control.done if control is not None and control.comparable else ()
+    of_dense = {number: (number, DENSE) for number in rows.dense}
+    of_fresh = {row["replicate"]: _key(row) for row in fresh}
+    moments = _moments(rows, [*tickets, *of_dense.values(), *of_fresh.values()])
+    dense, later = (_pairs(tickets, others, moments) for others in (of_dense, of_fresh))
+    if not dense:
+        return None
+
+    def mean(pairs: Pairs, value: Callable[[Moment, Moment], float]) -> Mean:
+        return _mean([(a[0], value(moments[a], moments[b])) for a, b in pairs], over)
+
+    def epochs_before(pairs: Pairs) -> Mean | None:
+        could = [moments[one].first < moments[other].epoch for one, other in pairs]
+        return mean(pairs, lambda a, b: b.epoch - a.epoch) if pairs and all(could) else None
+
     return Learnt(
-        sparsity=cell.sparsity,
-        reset_epoch=cell.reset_epoch,
-        epoch=_mean([(number, moment["epoch"]) for number, moment in own]),
-        earlier=_mean([(number, dense[number]["epoch"] - one["epoch"]) for number, one in own]),
-        control_later=_later(rows, own, control),
-        test_top1=_mean([(number, moment["test_top1"]) for number, moment in own]),
-        above=_mean([(at, one["test_top1"] - dense[at]["test_top1"]) for at, one in own]),
+        cell=cell,
+        epoch=mean(dense, lambda ticket, _: ticket.epoch),
+        earlier=epochs_before(dense),
+        control_later=epochs_before(later),
+        test_top1=mean(dense, lambda ticket, _: ticket.test_top1),
+        above=mean(dense, lambda ticket, beside: ticket.test_top1 - beside.test_top1),
+        at_end=sum(moments[one].last for one in {one for pair in (*dense, *later) for one in pair}),
     )
 
 
-def _later(rows: Rows, own: Sequence[tuple[int, Row]], control: Cell | None) -> Mean | None:
-    """Epochs by which the controls come after the tickets, in the replicates that have both."""
-    if control is None or not control.comparable:
-        return None
-    fresh = {
-        row["replicate"]: _moment(rows, row["replicate"], row["ticket"]) for row in control.done
-    }
-    both = [(number, moment) for number, moment in own if number in fresh]
-    pairs = [(number, fresh[number]["epoch"] - moment["epoch"]) for number, moment in both]
-    return _mean(pairs) if pairs else None
+def _pairs(
+    tickets: Sequence[TicketKey],
+    others: Mapping[int, TicketKey],
+    moments: Mapping[TicketKey, Moment],
+) -> Pairs:
+    """Tickets beside the other of their replicate, where both were evaluated."""
+    both = [(one, others[one[0]]) for one in tickets if one[0] in others]
+    return [pair for pair in both if all(one in moments for one in pair)]
 
 
-def _mean(values: Sequence[tuple[int, float]]) -> Mean:
+def _mean(values: Sequence[tuple[int, float]], over: Over) -> Mean:
     """Of (replicate, value)."""
     found = by_seed(values)
-    return Mean(fmean(found), mean_interval(found))
+    varying = vary([number for number, _ in values], over)
+    return Mean(fmean(found), mean_interval(found) if varying else None)
 
 
-def _moment(rows: Rows, replicate: int, ticket: str) -> Row:
-    found = lowest(rows.epochs[replicate, ticket])
-    assert found is not None, "what is done has been evaluated at its end"
-    return found
+def _moments(rows: Rows, keys: Sequence[TicketKey]) -> dict[TicketKey, Moment]:
+    """Of those that were evaluated."""
+    found = {key: lowest(rows.epochs.get(key, [])) for key in keys}
+    return {key: moment for key, moment in found.items() if moment is not None}
+
+
+def _key(row: Row) -> TicketKey:
+    """What identifies a row's ticket in its run."""
+    return row["replicate"], row["ticket"]

@@ -128,7 +128,8 @@ def compared_accuracy(reset_epoch: str, lines: Sequence[ComparedLine]) -> str:
         figure, axes = new_axes()
         for number, line in enumerate(lines):
             _draw_line(axes, line.cells, "val_top1", number)
-            axes.axhline(line.dense_top1, color=LINES[number], linewidth=1, linestyle="--")
+            color = look(number)["color"]
+            axes.axhline(line.dense_top1, color=color, linewidth=1, linestyle="--")
         density_axis(axes, [cell.mean("density_kept") for line in lines for cell in line.cells])
         percent_axis(axes)
         axes.set_ylabel("validation top-1")

@@ -24,14 +24,18 @@ def quantile(confidence: float) -> float:
 
 
 def mean_interval(values: Sequence[float], confidence: float = CONFIDENCE) -> Interval | None:
-    """Student's t interval of the mean over replicates; None for one, which says nothing of spread.
+    """Student's t interval of the mean over replicates.
+
+    Returns:
+        None for one replicate. Also where all are equal: accuracies are whole numbers of images,
+        so that a few equal values are no sign that there is no spread.
 
     Source: Student 1908, "The probable error of a mean".
     """
     from scipy.special import stdtrit
 
     n = len(values)
-    if n < 2:
+    if n < 2 or max(values) - min(values) < TOLERANCE:
         return None
     half = float(stdtrit(n - 1, (1 + confidence) / 2)) * stdev(values) / sqrt(n)
     middle = fmean(values)
@@ -42,8 +46,7 @@ def mean_test(values: Sequence[float]) -> float | None:
     """The two-sided p-value of Student's t test that the mean over replicates is 0.
 
     Returns:
-        None for one replicate. Also where all are equal: accuracies are whole numbers of images,
-        so that a few equal differences are no sign that there is no spread.
+        None where `mean_interval` has none.
     """
     from scipy.special import stdtr
 

@@ -42,6 +42,7 @@ from ltray.analysis.statistics import (
 from ltray.analysis.templates import rendered
 from ltray.experiment import Experiment
 from ltray.files import is_there, read_json, write_whole
+from ltray.given import GivenExperiment
 from ltray.layout import RunFolder
 from ltray.lottery.mask_names import has_masks_by_reset_point
 from ltray.lottery.ready import searches
@@ -69,11 +70,13 @@ def render(run: RunFolder, experiment: Experiment, rows: Rows) -> str:
 def _content(run: RunFolder, experiment: Experiment, rows: Rows) -> dict[str, Any]:
     found = cells(rows, experiment)
     dense = [row for number, row in sorted(rows.dense.items()) if number < experiment.replicates]
+    given_by = experiment.given_by if isinstance(experiment, GivenExperiment) else None
     tickets = asked_for(rows, experiment)
     counts = counts_of(rows, experiment)
     done = [row for row in tickets if row["status"] == "done"]
     return {
         "run": run,
+        "given_by": given_by,
         "experiment": experiment,
         "yaml": run.experiment.read_text() if is_there(run.experiment) else None,
         "margin": experiment.report.margin,
@@ -86,7 +89,7 @@ def _content(run: RunFolder, experiment: Experiment, rows: Rows) -> dict[str, An
         "lost": [row for row in tickets if row["status"] != "done"],
         **_layers(run, experiment, rows, done),
         "undone": [
-            *_undone(counts, experiment, outside(rows, experiment)),
+            *_undone(counts, experiment, 0 if given_by else outside(rows, experiment)),
             *_skipped(experiment, rows),
         ],
         **_findings(run, experiment, rows, found, dense),
@@ -117,7 +120,7 @@ def _findings(
         curves += _control_curves(rows, best.cell.place, controls, free)
     return {
         "answers": answered,
-        "fresh_by_point": has_masks_by_reset_point(experiment),
+        "fresh_by_point": len(experiment.reset.epochs) > 1 and has_masks_by_reset_point(experiment),
         "verdicts": verdicts(answered, controls.get("random_init")),
         "controls": [_against(kind, found, experiment) for kind, found in controls.items()],
         "best": best,
@@ -142,7 +145,7 @@ def _learnt(rows: Rows, experiment: Experiment, found: Sequence[Cell]) -> dict[s
     from_early_weights = experiment.reset.method == "weights"
     controls = cells(rows, experiment, "random_init") if asked else []
     return {
-        "learnt": learnt(rows, found, controls) if from_early_weights else [],
+        "learnt": learnt(rows, experiment, found, controls) if from_early_weights else [],
         "epochs": lambda value: f"{value:.2f}",
         "signed": wording.signed,
         "share": partial(wording.percent, places=2),
@@ -152,17 +155,18 @@ def _learnt(rows: Rows, experiment: Experiment, found: Sequence[Cell]) -> dict[s
 
 def _against(kind: str, found: Mapping[Place, Beside], experiment: Experiment) -> dict[str, Any]:
     """The grid's cells beside one of their controls."""
-    compared = [one for one in found.values() if one.comparable]
     return {
         "kind": kind,
         "what": WHAT[kind],
         "found": found,
-        "compared": len(compared),
+        "told": any(
+            one.difference or one.cell.diverged or one.control.diverged for one in found.values()
+        ),
         "beyond": beyond_control(found, over_of(experiment)),
         "tones": {
-            place: tone(one.difference, experiment.report.margin)
+            place: tone(one.difference.value, experiment.report.margin)
             for place, one in found.items()
-            if one.pairs
+            if one.difference
         },
     }
 

@@ -16,7 +16,10 @@ _MOST_SCHEDULED = 2_000_000  # trials in all resamples together: a second or two
 
 @dataclass(frozen=True)
 class SerialShare:
-    """Karp and Flatt's share in [0, 1], with a 95 % interval."""
+    """Karp and Flatt's share, with a 95 % interval in [0, 1].
+
+    Above 1 where the workers were slower than one alone would have been: no share explains that.
+    """
 
     share: float
     low: float
@@ -70,7 +73,7 @@ def serial_share(found: Retrainings, random: Random) -> SerialShare | None:
     return SerialShare(
         share=share,
         low=max(0.0, share + low - middle),
-        high=min(1.0, share + high - middle),
+        high=min(max(1.0, share), share + high - middle),
         resamples=resamples,
     )
 

@@ -1,6 +1,6 @@
 """What the numbers allow one to say: the sparsest matching ticket, and what is beyond chance."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from ltray.analysis.columns import Row
@@ -125,14 +125,24 @@ def corrected(tests: Sequence[tuple[float, float | None]], over: Over) -> Beyond
     )
 
 
+def vary(replicates: Iterable[int], over: Over) -> bool:
+    """Whether values vary as those of the experiment would: not while of several replicates one
+    is there, whose retrainings would pass for seeds.
+    """
+    return over == "retrainings" or len(set(replicates)) > 1
+
+
 def dense_interval(per_image: PerImage, split: str, dense: Sequence[Row]) -> Interval | None:
     """Of the accuracy of dense runs: over images for one, over replicates for several.
+
+    No accuracy lies outside [0, 1], so neither does the interval.
 
     Args:
         dense: the rows of the dense runs, at least one.
     """
     if len(dense) > 1:
-        return mean_interval([row[COLUMNS[split]] for row in dense])
+        found = mean_interval([row[COLUMNS[split]] for row in dense])
+        return None if found is None else Interval(max(found.low, 0.0), min(found.high, 1.0))
     correct = per_image.dense.get(dense[0]["replicate"])
     return None if correct is None else share_interval(correct[split].count, correct[split].images)
 

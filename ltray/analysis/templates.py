@@ -16,6 +16,8 @@ FILTERS = (
     "duration",
     "quantity",
     "data_size",
+    "chance",
+    "pruning",
 )
 
 

@@ -3,18 +3,18 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from statistics import fmean
 
 from ltray.analysis.columns import Row
-from ltray.analysis.grid import Cell, Place, cells, counts_of
-from ltray.analysis.intervals import Interval, mean_interval, mean_test
+from ltray.analysis.correct import PerImage
+from ltray.analysis.differences import Difference, Trained, difference_of, right_images, trained
+from ltray.analysis.grid import Cell, Over, Place, cells, counts_of
 from ltray.analysis.results import Rows, collect
-from ltray.analysis.statistics import BeyondChance, corrected
+from ltray.analysis.statistics import over_of
 from ltray.data.manifest import read_manifest
 from ltray.data.selection import image_counts
-from ltray.experiment import Experiment
+from ltray.experiment import Experiment, as_written
 from ltray.files import is_there
-from ltray.lottery.matching import TOLERANCE, by_seed, last_matching
+from ltray.lottery.matching import last_matching
 from ltray.lottery.transferring import Transferred
 from ltray.run import Run
 
@@ -26,32 +26,6 @@ AGAINST = {
     "own": "the target's own ticket of that sparsity, at its best reset point by validation",
 }
 """What a transferred ticket is set beside -> in words"""
-
-
-@dataclass(frozen=True)
-class Difference:
-    """A ticket minus what it is set beside, on validation.
-
-    Attributes:
-        value: the mean over replicates; of a single one over retrainings.
-        test: the mean on test, which chooses nothing.
-        pairs: how many replicates, or retrainings, have both.
-        interval: None for one, and where all differences are equal.
-        p_value: that there is none; None where nothing tells.
-    """
-
-    value: float
-    test: float
-    pairs: int
-    interval: Interval | None
-    p_value: float | None
-
-    @property
-    def side(self) -> int:
-        """1 where the whole interval is above zero, -1 where below, else 0."""
-        if self.interval is None:
-            return 0
-        return int(self.interval.low > 0) - int(self.interval.high < 0)
 
 
 @dataclass(frozen=True)
@@ -94,6 +68,16 @@ class Moved:
     def rows(self) -> Rows:
         return collect(self.run.folder)
 
+    @property
+    def over(self) -> Over:
+        """What chance is reckoned over."""
+        return over_of(self.what.tickets)
+
+    @cached_property
+    def per_image(self) -> PerImage:
+        """Which images its trainings and the target's dense run have right."""
+        return right_images(self.run.folder, self.rows, self.over)
+
     @cached_property
     def tickets(self) -> dict[Place, Cell]:
         return {cell.place: cell for cell in cells(self.rows, self.what.tickets)}
@@ -119,11 +103,13 @@ class Compared:
     Attributes:
         cell: it, over replicates.
         own: the target's own cell that it is set beside; None where none has finished.
+        over: what chance is reckoned over.
         differences: what it is set beside -> the difference; those that can be told.
     """
 
     cell: Cell
     own: Cell | None
+    over: Over
     differences: Mapping[str, Difference]
 
     @property
@@ -134,7 +120,8 @@ class Compared:
             return "random_init cannot be told"
         if found.interval is None:
             return "random_init: no interval tells"
-        return ("not beyond random_init", "beats random_init", "below random_init")[found.side]
+        said = ("not beyond random_init", "beats random_init", "below random_init")[found.side]
+        return f"{said} on this one seed" if self.over == "images" and found.side else said
 
 
 @dataclass(frozen=True)
@@ -172,46 +159,52 @@ class Answer:
         return "none: in every cell a ticket diverged" if every else "no ticket is done yet"
 
 
-def compared(moved: Moved, own: Mapping[float, Cell], fresh: Sequence[Row]) -> list[Compared]:
-    """Every transferred ticket that is done.
+@dataclass(frozen=True)
+class Target:
+    """What the target's own sweep gave.
 
-    Args:
-        own: sparsity -> the target's own cell that it is set beside.
-        fresh: the rows of the target's dense runs.
+    Attributes:
+        own: sparsity -> its cell with the highest mean validation accuracy.
+        fresh: the rows of its dense runs.
+        per_image: which images its tickets have right.
     """
+
+    own: Mapping[float, Cell]
+    fresh: Sequence[Row]
+    per_image: PerImage
+
+
+def of_target(run: Run) -> Target:
+    """What transferred tickets are set beside on the target."""
+    rows = collect(run.folder)
+    replicates = range(run.experiment.replicates)
+    fresh = [rows.dense[number] for number in replicates if number in rows.dense]
+    per_image = right_images(run.folder, rows, over_of(run.experiment))
+    return Target(_best_own(rows, run.experiment), fresh, per_image)
+
+
+def compared(moved: Moved, target: Target) -> list[Compared]:
+    """Every transferred ticket that is done."""
+    here = moved.per_image
+    fresh = [Trained(row, here.dense.get(row["replicate"])) for row in target.fresh]
     shuffled, drawn = (moved.control(kind) for kind in ("shuffled_mask", "random_init"))
     found = []
     for place, cell in moved.tickets.items():
         if not cell.comparable:
             continue
-        beside = own.get(cell.sparsity)
+        ours, over = trained(cell, here), moved.over
+        beside = target.own.get(cell.sparsity)
+        theirs = [] if beside is None else trained(beside, target.per_image)
         told = {
-            "same_point": _difference(cell, _rows(moved.dense[cell.reset_epoch])),
-            "fresh": _difference(cell, fresh, once=True),
-            "shuffled_mask": _difference(cell, _rows(shuffled[place])),
-            "random_init": _difference(cell, _rows(drawn[place]), once=True),
-            "own": None if beside is None else _difference(cell, _rows(beside)),
+            "same_point": difference_of(ours, trained(moved.dense[cell.reset_epoch], here), over),
+            "fresh": difference_of(ours, fresh, over, once=True),
+            "shuffled_mask": difference_of(ours, trained(shuffled[place], here), over),
+            "random_init": difference_of(ours, trained(drawn[place], here), over, once=True),
+            "own": difference_of(ours, theirs, over),
         }
         known = {kind: one for kind, one in told.items() if one is not None}
-        found.append(Compared(cell, beside, known))
+        found.append(Compared(cell, beside, over, known))
     return found
-
-
-def best_own(rows: Rows, experiment: Experiment) -> dict[float, Cell]:
-    """Sparsity -> the target's own cell with the highest mean validation accuracy."""
-    best: dict[float, Cell] = {}
-    for cell in cells(rows, experiment):
-        if not cell.comparable:
-            continue
-        other = best.get(cell.sparsity)
-        if other is None or cell.mean("val_top1") > other.mean("val_top1"):
-            best[cell.sparsity] = cell
-    return best
-
-
-def beyond_chance(differences: Sequence[Difference]) -> BeyondChance:
-    """How many are beyond chance, by Student's t with Holm's correction for all of them."""
-    return corrected([(one.value, one.p_value) for one in differences], "replicates")
 
 
 def answers(moved: Moved, every: Sequence[Compared], margin: float) -> list[Answer]:
@@ -223,6 +216,21 @@ def answers(moved: Moved, every: Sequence[Compared], margin: float) -> list[Answ
         _answer(moved, [one for one in every if one.cell.reset_epoch == point], point, margin)
         for point in moved.reset_epochs
     ]
+
+
+def said(target: Run, moves: Sequence[Moved]) -> list[str]:
+    """The page's answer for each source, as a line."""
+    lines = []
+    for move in moves:
+        answered = answers(move, compared(move, of_target(target)), target.experiment.report.margin)
+        best = best_of(answered)
+        if best is not None and best.sparsest is not None:
+            level, point = as_written(best.sparsest.cell.sparsity), as_written(best.reset_epoch)
+            found = f"transfers down to {level} sparsity, from reset point {point}"
+        else:
+            found = "no ticket transfers" if any(one.compared for one in answered) else "no answer"
+        lines.append(f"{move.name}: {found}")
+    return lines
 
 
 def best_of(answered: Sequence[Answer]) -> Answer | None:
@@ -242,10 +250,22 @@ def between(one: Moved, other: Moved) -> dict[Place, Difference]:
         beside = one.tickets.get(place)
         if beside is None or not cell.comparable:
             continue
-        difference = _difference(cell, _rows(beside))
+        theirs = trained(beside, one.per_image)
+        difference = difference_of(trained(cell, other.per_image), theirs, other.over)
         if difference is not None:
             found[place] = difference
     return found
+
+
+def _best_own(rows: Rows, experiment: Experiment) -> dict[float, Cell]:
+    best: dict[float, Cell] = {}
+    for cell in cells(rows, experiment):
+        if not cell.comparable:
+            continue
+        other = best.get(cell.sparsity)
+        if other is None or cell.mean("val_top1") > other.mean("val_top1"):
+            best[cell.sparsity] = cell
+    return best
 
 
 def _answer(moved: Moved, here: Sequence[Compared], point: float, margin: float) -> Answer:
@@ -254,30 +274,3 @@ def _answer(moved: Moved, here: Sequence[Compared], point: float, margin: float)
     values, weights = [one.value for _, one in told], [one.pairs for _, one in told]
     at = last_matching(values, weights, margin)
     return Answer(moved, moved.dense[point], len(told), None if at < 0 else told[at][0])
-
-
-def _rows(cell: Cell) -> Sequence[Row]:
-    return cell.done if cell.comparable else ()
-
-
-def _difference(cell: Cell, others: Sequence[Row], once: bool = False) -> Difference | None:
-    """Of the replicates and retrainings that have both; None where none has.
-
-    Args:
-        once: the other is trained once in a replicate, and stands beside all retrainings.
-    """
-    beside = {(row["replicate"], 0 if once else row["retraining"]): row for row in others}
-    keys = [(row["replicate"], 0 if once else row["retraining"]) for row in cell.done]
-    pairs = [(row, beside[key]) for row, key in zip(cell.done, keys, strict=True) if key in beside]
-    if not pairs:
-        return None
-
-    def values(column: str) -> list[float]:
-        return by_seed([(ours["replicate"], ours[column] - row[column]) for ours, row in pairs])
-
-    val = values("val_top1")
-    interval = mean_interval(val)
-    # Equal differences, of a few replicates and whole images, are no sign of no spread.
-    if interval is not None and interval.high - interval.low <= TOLERANCE:
-        interval = None
-    return Difference(fmean(val), fmean(values("test_top1")), len(val), interval, mean_test(val))

@@ -1,26 +1,27 @@
 """transfer.html: the tickets of all sources on one target, side by side."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any, Literal
 
 from ltray.analysis import figures
-from ltray.analysis.columns import Row
+from ltray.analysis.correct import PerImage
+from ltray.analysis.differences import beyond_chance
 from ltray.analysis.figures import SPLIT_NAMES, ComparedLine
 from ltray.analysis.grid import Cell
-from ltray.analysis.results import collect
+from ltray.analysis.statistics import over_of
 from ltray.analysis.templates import rendered
 from ltray.analysis.transfer import (
     AGAINST,
     Compared,
     Moved,
+    Target,
     answers,
     best_of,
-    best_own,
     between,
-    beyond_chance,
     compared,
+    of_target,
 )
 from ltray.analysis.wording import epoch
 from ltray.files import write_whole
@@ -39,28 +40,30 @@ def write_transfer(target: Run, moves: Sequence[Moved]) -> Path:
 
 def content(target: Run, moves: Sequence[Moved]) -> dict[str, Any]:
     """What the template needs to know."""
-    rows = collect(target.folder)
-    replicates = range(target.experiment.replicates)
-    fresh = [rows.dense[number] for number in replicates if number in rows.dense]
-    own = best_own(rows, target.experiment)
+    beside = of_target(target)
     margin = target.experiment.report.margin
     return {
         "target": target,
         "experiment": target.experiment,
         "margin": margin,
         "against": AGAINST,
-        "sections": [_section(number, one, own, fresh, margin) for number, one in enumerate(moves)],
+        "over": over_of(target.experiment),
+        "unreadable": _unreadable([beside.per_image, *(one.per_image for one in moves)]),
+        "sections": [_section(number, one, beside, margin) for number, one in enumerate(moves)],
         "sources": _sources(moves),
         "between": _between(moves),
         "glyphs": figures.GLYPHS,
     }
 
 
-def _section(
-    number: int, moved: Moved, own: Mapping[float, Cell], fresh: Sequence[Row], margin: float
-) -> dict[str, Any]:
+def _unreadable(every: Sequence[PerImage]) -> list[tuple[str, str]]:
+    """Files of images that could not be read, and what is wrong with each."""
+    return sorted((str(path), found) for one in every for path, found in one.unreadable.items())
+
+
+def _section(number: int, moved: Moved, target: Target, margin: float) -> dict[str, Any]:
     """What is said of one source, which is the number-th."""
-    every = compared(moved, own, fresh)
+    every = compared(moved, target)
     answered = answers(moved, every, margin)
     told = {
         kind: [one.differences[kind] for one in every if kind in one.differences]
@@ -72,9 +75,11 @@ def _section(
         "every": every,
         "answers": answered,
         "best": best_of(answered),
-        "beyond": {kind: beyond_chance(differences) for kind, differences in told.items()},
+        "beyond": {
+            kind: beyond_chance(differences, moved.over) for kind, differences in told.items()
+        },
         "same_point": _same_point(number, moved, every),
-        "figures": _figures(number, moved, fresh) if every and fresh else [],
+        "figures": _figures(number, moved, target) if every and target.fresh else [],
     }
 
 
@@ -106,7 +111,7 @@ def _same_point(number: int, moved: Moved, every: Sequence[Compared]) -> str:
         return figures.svg_of(figure, f"same-point-{number}", alt)
 
 
-def _figures(number: int, moved: Moved, fresh: Sequence[Row]) -> list[tuple[str, str]]:
+def _figures(number: int, moved: Moved, target: Target) -> list[tuple[str, str]]:
     """(split, figure) of one source: its tickets and controls over density, and fresh training."""
     drawn = list(moved.control("random_init").values())
     if not has_masks_by_reset_point(moved.what.tickets):  # one stands beside all reset points
@@ -117,7 +122,7 @@ def _figures(number: int, moved: Moved, fresh: Sequence[Row]) -> list[tuple[str,
     }
     found = []
     for split in SPLITS:
-        level = fmean(row[f"{split}_top1"] for row in fresh)
+        level = fmean(row[f"{split}_top1"] for row in target.fresh)
         tickets = list(moved.tickets.values())
         svg = figures.accuracy_against_density(tickets, controls, level, split, None)
         own_ids = svg.replace(f"accuracy-{split}", f"accuracy-{split}-{number}")
@@ -150,7 +155,7 @@ def _between(moves: Sequence[Moved]) -> list[dict[str, Any]]:
     found = []
     for other in sized[1:]:
         differences = between(sized[0], other)
-        beyond = beyond_chance(list(differences.values()))
+        beyond = beyond_chance(list(differences.values()), other.over)
         both = {"one": sized[0], "other": other}
         found.append({**both, "differences": differences, "beyond": beyond})
     return found

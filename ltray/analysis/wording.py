@@ -1,6 +1,7 @@
 """Numbers as a reader wants them: 97.4 %, -0.6 points, 2 h 05 min."""
 
-from ltray.experiment import as_written, decimal
+from ltray.experiment import Experiment, as_written, decimal
+from ltray.lottery.mask_names import scored
 
 _MINUS, _THIN = "\N{MINUS SIGN}", "\N{NARROW NO-BREAK SPACE}"
 
@@ -42,6 +43,26 @@ def margin_points(margin: float) -> str:
     """A margin with the decimals that were written: 0.02 -> 2 points, 0.0025 -> 0.25 points."""
     number = format((decimal(margin) * 100).normalize() + 0, "f")
     return f"{number} point{'' if number == '1' else 's'}"
+
+
+def pruning(experiment: Experiment) -> str:
+    """How masks are made: magnitude of the final weights, in one shot, global."""
+    prune = experiment.prune
+    weights = {"final": "final", "reset": "reset point's", "init": "initial"}[scored(prune)]
+    of = "" if prune.criterion == "random" else f" of the {weights} weights"
+    how = "in one shot"
+    if prune.style == "iterative":
+        of, how = " of the trained weights", "level by level"
+    return f"{prune.criterion.rpartition(':')[2]}{of}, {how}, {prune.scope}"
+
+
+def chance(over: str) -> str:
+    """What an interval or a test is over, and what it is not."""
+    return {
+        "images": "images, not over seeds",
+        "replicates": "replicates",
+        "retrainings": "retrainings of one seed",
+    }[over]
 
 
 def duration(seconds: float) -> str:

@@ -7,7 +7,7 @@ from functools import partial
 from ltray.analysis.accounts import RETRAININGS
 from ltray.analysis.page import write_report
 from ltray.analysis.results import Rows, collect, write_tables
-from ltray.analysis.transfer import Moved
+from ltray.analysis.transfer import Moved, said
 from ltray.analysis.transfer_page import write_transfer
 from ltray.cluster.dense_runs import whole_trajectories
 from ltray.cluster.launches import Launch
@@ -22,8 +22,8 @@ from ltray.cluster.tasks import CpuWork
 from ltray.errors import InvalidExperiment, LtrayError
 from ltray.files import is_there
 from ltray.locate import write_experiment
-from ltray.lottery.mask_names import masks_of
-from ltray.lottery.tickets import TicketKey, grid, key
+from ltray.lottery.mask_names import MaskOf, masks_of
+from ltray.lottery.tickets import TicketKey, cells_of, grid, key
 from ltray.lottery.transferring import transferred
 from ltray.patience import patiently
 from ltray.run import Run
@@ -51,6 +51,8 @@ def transfer_run(
         say = lease.also(say)
         for move in moves:
             failed += _trained(move, target, lease, connection, say, track)
+        for line in said(target, moves):
+            say(line)
         page = patiently(partial(write_transfer, target, moves), target.folder.path)
         say(f"report: {page}")
     return failed
@@ -87,7 +89,7 @@ def move_of(source: Run, target: Run) -> Moved:
     if source.folder == target.folder:
         raise LtrayError("--to", f"{target.folder.path.name} is the source itself", "name another")
     _check_network(source, target)
-    what = transferred(source.experiment, target.experiment)
+    what = transferred(source.experiment, source.folder.path.name, target.experiment)
     replicates = range(target.experiment.replicates)
     whole = whole_trajectories(source)
     for replicate in replicates:
@@ -99,11 +101,26 @@ def move_of(source: Run, target: Run) -> Moved:
         folder = source.folder.replicate(replicate)
         for mask in masks_of(what.tickets):
             if not is_there(folder.mask(mask.name)):
-                found = f"{source.folder.path.name} has no mask for {mask} in replicate {replicate}"
-                raise LtrayError("SOURCE", found, "sweep it first, with this sparsity")
+                raise _no_mask(source, replicate, mask)
     inside = target.folder.transfer(source.folder.path.name)
     run = replace(target, folder=inside, experiment=what.tickets, criterion=None)
     return Moved(source, run, what)
+
+
+def _no_mask(source: Run, replicate: int, mask: MaskOf) -> LtrayError:
+    """What is said of a mask that is wanting; of a chain that diverged there will never be one."""
+    found = f"{source.folder.path.name} has no mask for {mask} in replicate {replicate}"
+    rows = collect(source.folder).tickets
+    ended = [
+        rows.get(key(cell))
+        for cell in cells_of(source.experiment)
+        if (cell.replicate, cell.reset_epoch) == (replicate, mask.reset_epoch)
+    ]
+    if any(row is not None and row["status"] == "diverged" for row in ended):
+        found = f"{found}: its chain diverged before it"
+        mend = "leave that sparsity out of the target's experiment, or the reset point out of the"
+        return LtrayError("SOURCE", found, f"{mend} source's, and name the source by its file")
+    return LtrayError("SOURCE", found, "sweep it first, with this sparsity")
 
 
 def _check_network(source: Run, target: Run) -> None:
@@ -129,8 +146,8 @@ def _trained(  # noqa: PLR0913, PLR0917 (what, where, and who is told)
     rows = patiently(partial(collect, move.run.folder), target.folder.path)
     keys, left = _keys(move), _left(move, rows)
     say(f"{move.source.folder.path.name}: {len(keys) - len(left)} of {len(keys)} tickets done here")
+    patiently(partial(write_experiment, move.run), target.folder.path)
     if left:
-        write_experiment(move.run)
         opened = launched(target, lease, connection, say, track, move.run.folder.launches)
         with opened as (launch, cluster), SweepSeries(move.run) as series:
             try:
