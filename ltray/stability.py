@@ -1,5 +1,7 @@
 """`python -m ltray.stability`: which reset points can work, before the grid is paid for."""
 
+from argparse import ArgumentTypeError
+
 from ltray.command_line import (
     add_connection,
     add_tracking,
@@ -22,7 +24,7 @@ def main() -> int:
     add_tracking(arguments)
     arguments.add_argument(
         "--sparsities",
-        type=float,
+        type=_level,
         nargs="+",
         default=[],
         metavar="S",
@@ -41,6 +43,14 @@ def main() -> int:
     if without:
         say(f"{quantity(without, 'pair')} without a line: the report says why")
     return int(without > 0)
+
+
+def _level(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        problem = f"'{text}' is no sparsity: give numbers with blanks between them, as in 0.5 0.9, "
+        raise ArgumentTypeError(f"{problem}after the experiment's file") from None
 
 
 if __name__ == "__main__":

@@ -33,12 +33,27 @@ def barrier(reset_epoch: float, *heights: float, missing: int = 0) -> Barrier:
 def test_one_replicate_has_an_interval_over_images_and_several_over_replicates() -> None:
     one, three = barrier(0, 0.05), barrier(0, 0.05, 0.06, 0.07)
     assert one.over == "images"
-    assert (one.interval("val").low, one.interval("val").high) == pytest.approx((0.04, 0.06))
+    assert interval(one) == pytest.approx((0.04, 0.06))
     assert three.over == "replicates"
     assert three.height("val") == pytest.approx(0.06)
     # Student's t of three: 4.303 x 0.01 / sqrt(3).
-    assert three.interval("val").low == pytest.approx(0.06 - 0.02484, abs=1e-4)
+    assert interval(three)[0] == pytest.approx(0.06 - 0.02484, abs=1e-4)
     assert three.errors == pytest.approx([0.1, 0.16, 0.1])
+    assert interval(barrier(0, 0.01, 0.06))[0] == 0  # no barrier is lower
+    assert barrier(0, 0.01, 0.01).interval("val") is None  # equal ones are no sign of no spread
+
+
+def interval(of: Barrier) -> tuple[float, float]:
+    found = of.interval("val")
+    assert found is not None
+    return found.low, found.high
+
+
+def test_what_the_ends_alone_put_into_a_barrier_is_told() -> None:
+    rows = {"val_errors": [0.4, 0.3, 0.1], "val_barrier": 0.15}
+    falling = Barrier(0.0, 0.0, (rows,), (0.9,), ())
+    assert falling.of_ends("val") == pytest.approx(0.15) == falling.height("val")
+    assert barrier(0, 0.05).of_ends("val") == 0
 
 
 def test_stable_is_from_a_point_on_and_not_at_a_point() -> None:
@@ -113,6 +128,18 @@ def test_the_page_says_from_which_point_on_training_is_stable(tmp_path: Path) ->
     page = run.folder.stability.report.read_text()
     assert "<strong>from epoch 2 on</strong>, with a barrier of 1.0 points there" in page
     assert page.count("<svg") == 3
+
+
+def test_the_page_of_several_replicates_has_each_line(tmp_path: Path) -> None:
+    run = run_of(tmp_path, sparsities=(0.5,), reset_epochs=(0,), replicates=2)
+    (dense,) = with_copies(run.experiment, [])
+    pairs = pairs_of(dense)
+    rows = measured(run, pairs, {0: 0.3})
+    assert write_stability(run, pairs, rows) == 0
+    page = run.folder.stability.report.read_text()
+    assert "Each line, with its interval over images" in page
+    lines = page.partition("Each line")[2].partition("</table>")[0]
+    assert lines.count('<th scope="row">') == len(pairs) == 2
 
 
 def test_a_line_of_copies_that_are_others_by_now_does_not_count(tmp_path: Path) -> None:

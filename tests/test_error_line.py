@@ -130,6 +130,15 @@ def test_an_interval_over_images_holds_the_barrier_of_a_wide_valley() -> None:
     assert barrier_interval(correct, seed=1) == (low, high)
 
 
+def test_an_interval_over_images_reaches_down_to_a_barrier_of_zero() -> None:
+    """Each end has other images wrong: in nearly every sample one of them is worse."""
+    correct = np.ones((3, 200), dtype=bool)
+    correct[0, :40] = correct[2, 40:80] = False
+    assert float(barrier(1 - correct.mean(axis=1))) == 0.0
+    low, high = barrier_interval(correct, seed=1)
+    assert low == 0.0 < high
+
+
 def test_only_levels_of_the_experiment_can_be_asked_for(make_run: MakeRun) -> None:
     experiment = make_run().experiment
     with pytest.raises(LtrayError, match=r"0\.7 is no sparsity of the experiment"):

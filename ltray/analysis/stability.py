@@ -78,13 +78,18 @@ class Barrier:
         """The mean barrier on `val` or `test`, a fraction."""
         return fmean(row[f"{split}_barrier"] for row in self.rows)
 
-    def interval(self, split: str) -> Interval:
-        """Of the height: Student's t over replicates; of one, percentiles over images."""
+    def interval(self, split: str) -> Interval | None:
+        """Of the height: Student's t over replicates, cut at 0; of one, percentiles over images."""
+        if len(self.rows) == 1:
+            (row,) = self.rows
+            return Interval(row[f"{split}_barrier_low"], row[f"{split}_barrier_high"])
         found = mean_interval([row[f"{split}_barrier"] for row in self.rows])
-        if found is not None:
-            return found
-        (row,) = self.rows
-        return Interval(row[f"{split}_barrier_low"], row[f"{split}_barrier_high"])
+        return None if found is None else Interval(max(found.low, 0.0), found.high)
+
+    def of_ends(self, split: str) -> float:
+        """What the ends' own difference puts into the height: half of it, as a mean."""
+        ends = [_ends(row[f"{split}_errors"]) for row in self.rows]
+        return fmean(abs(one - other) / 2 for one, other in ends)
 
     @property
     def errors(self) -> list[float]:
@@ -124,6 +129,10 @@ def write_stability(run: Run, pairs: Sequence[Pair], rows: Rows) -> int:
     page = rendered("stability.html.jinja", _content(run, shown, found, rows))
     write_whole(run.folder.stability.report, page.encode())
     return sum(found[pair.name] is None and not _diverged(pair, rows) for pair in pairs)
+
+
+def _ends(errors: Sequence[float]) -> tuple[float, float]:
+    return errors[0], errors[-1]
 
 
 def _every(experiment: Experiment, asked: Sequence[Pair]) -> list[Pair]:
@@ -249,10 +258,9 @@ def _by_reset_point(shown: Shown) -> str:
             places = [place + APART * number for place in _places(line, shown)]
             axes.plot(places, [one.height("val") for one in line], **look(number))
             for place, one in zip(places, line, strict=True):
-                found = one.interval("val")
-                axes.vlines(
-                    place, max(found.low, 0.0), found.high, color=look(number)["color"], alpha=0.5
-                )
+                if (found := one.interval("val")) is not None:
+                    color = look(number)["color"]
+                    axes.vlines(place, found.low, found.high, color=color, alpha=0.5)
         axes.axhline(STABLE, linewidth=1, linestyle=":", color=figures.INK)
         _reset_axis(axes, shown)
         axes.set_ylabel("error barrier, validation")

@@ -103,6 +103,9 @@ def barrier(errors: NDArray[np.float64]) -> NDArray[np.float64]:
 def barrier_interval(correct: Correct, seed: int) -> tuple[float, float]:
     """A 95 % interval of the barrier over images like these: percentiles of resampled ones.
 
+    It reaches down to the barrier itself: of each sample the highest of several points is taken, so
+    that a barrier of zero is hardly ever drawn again.
+
     Args:
         correct: [A, N], the same images at every point.
 
@@ -117,7 +120,7 @@ def barrier_interval(correct: Correct, seed: int) -> tuple[float, float]:
         drawn = source.multinomial(images, np.full(images, 1 / images), size=times)
         found.append(barrier(wrong @ drawn.T / images))
     low, high = np.quantile(np.concatenate(found), [TAIL, 1 - TAIL])
-    return float(low), float(high)
+    return min(float(low), float(barrier(wrong.mean(axis=1)))), float(high)
 
 
 def between(one: Tensors, other: Tensors, at: float) -> Tensors:
