@@ -9,6 +9,7 @@ from conftest import MakeRun, train_without_ray
 from safetensors.torch import load_file
 
 from ltray.analysis.results import collect
+from ltray.cluster.metrics import SweepSeries
 from ltray.cluster.retraining import Retraining
 from ltray.experiment import decimal
 from ltray.files import read_json, sha256_of
@@ -201,3 +202,21 @@ def test_what_a_level_that_ended_leaves_without_a_mask_is_recorded_with_its_reas
     left = [ticket for pack in ready(run.experiment, rows.tickets) for ticket in pack.tickets]
     assert {ticket.mask for ticket in left} == {first.mask, second.mask}  # which are there
     assert len(left) == 4
+
+
+def test_the_one_level_left_behind_a_diverged_one_ends_as_it_did(make_run: MakeRun) -> None:
+    run = make_run(**KEYS, reset__epochs=[0])
+    trajectory = train_dense(run, 0, this_place(), nobody)
+    (chain,) = ready(run.experiment, ())
+    first, second, third = chain.seats
+    train_chain(run, Pack((first,), chain.seats, in_turn=True), this_place(), nobody)
+    rows = collect(run.folder)
+    done = rows.tickets[key(first)]
+    rows.tickets[key(second)] = {**done, "ticket": second.name, "status": "diverged"}
+    rows.put_dense(0, trajectory.row, trajectory.epochs, trajectory.prunable)
+    unasked: Any = None  # nothing is left that a trial could do
+    series = SweepSeries(run)
+    Retraining(
+        run, unasked, {0: trajectory}, rows, unasked, run.folder.path, nobody, series
+    ).finish()
+    assert rows.tickets[key(third)]["status"] == "diverged"

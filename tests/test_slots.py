@@ -83,6 +83,7 @@ def test_what_no_node_has_or_will_have_is_refused() -> None:
         ({"CPU": 4.0}, [GPU_NODES], r"the autoscaler may start nodes \(0 to 5 of gpu_worker\)"),
         ({"CPU": 4.0}, [], "no node that is left has them"),
         ({"CPU": 32.0, "GPU": 8.0}, [], "other jobs, or what keeps broken GPUs, hold the rest"),
+        ({"CPU": 32.0, "GPU": 8.0}, [GPU_NODES], r"the autoscaler may start nodes"),
         ({"CPU": 4.0}, [NodeType("cpus", (64, 0), 0, 5, 5)], "no node that is left has them"),
     ],
 )
@@ -96,6 +97,15 @@ def test_a_waiting_sweep_says_what_is_missing_and_who_could_give_it(
         f" are free, 0 of the cluster's {gpus} GPUs are free; "
     )
     assert re.search(giver, said)
+
+
+def test_a_trial_that_has_all_it_needs_is_said_to_be_starting() -> None:
+    there = {"CPU": 4.0}
+    said = line("none of 7 trials has", {"cpu": 1, "gpu": 0}, there, {"CPU": 2.0}, [])
+    assert said.endswith("its process is starting")
+    said = line("none of 7 trials has", {"cpu": 4, "gpu": 0}, there, {"CPU": 2.0}, [])
+    assert "other jobs hold the rest" in said
+    assert "GPU" not in said
 
 
 def test_it_is_said_now_and_then_and_only_while_nothing_runs(

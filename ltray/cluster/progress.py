@@ -23,7 +23,7 @@ class Progress:
         tickets: of the current grid.
         rows: the run's, kept up to date by the sweep.
         trajectories: replicate -> its dense run.
-        margin: of report.margin.
+        margin: of report.margin; None where the tickets are not judged by their dense run.
         series: where the same figures are kept for Prometheus.
     """
 
@@ -32,7 +32,7 @@ class Progress:
         tickets: Sequence[Ticket],
         rows: Rows,
         trajectories: Mapping[int, Trajectory],
-        margin: float,
+        margin: float | None,
         say: Say,
         series: SweepSeries,
     ) -> None:
@@ -52,13 +52,17 @@ class Progress:
 
     def see(self, epoch_rows: Collection[Mapping[str, Any]], ended: Collection[TicketKey]) -> None:
         """Take in a report; says a line when the last one is some seconds old."""
+        if self._began is None:
+            # When the pack that reports first began to train: before, workers were starting. What
+            # others have done since then is told by their first reports, soon after.
+            seconds = {(row["replicate"], row["ticket"]): row["seconds"] for row in epoch_rows}
+            then = time.monotonic() - sum(seconds.values())
+            self._began = then, sum(self._steps_left.values())
         for row in epoch_rows:
             ticket = row["replicate"], row["ticket"]
             self._steps_left[ticket] = self._ends[row["replicate"]] - row["step"]
         for ticket in ended:
             self._steps_left[ticket] = 0
-        if self._began is None:  # from here: before, workers were starting, not training
-            self._began = time.monotonic(), sum(self._steps_left.values())
         all_ended = self._keys <= self._rows.tickets.keys()
         if all_ended or time.monotonic() - self._said > SAID_EVERY_SECONDS:
             self._said = time.monotonic()
@@ -72,10 +76,11 @@ class Progress:
 
     def _line(self) -> str:
         ended, matching = _ended(self._keys, self._rows, self._margin)
-        counts = f"{len(ended)}/{len(self._keys)} tickets, {len(matching)} matching"
+        counts = f"{len(ended)}/{len(self._keys)} tickets"
+        judged = "" if self._margin is None else f"{len(matching)} matching"
         seconds = self._seconds_left()
         left = f"about {duration(seconds)} left" if seconds else ""
-        return ", ".join(part for part in (counts, _sparsest(matching), left) if part)
+        return ", ".join(part for part in (counts, judged, _sparsest(matching), left) if part)
 
     def _seconds_left(self) -> float | None:
         """As long as the steps that are left take at the pace so far; None before the first."""
@@ -88,7 +93,9 @@ class Progress:
         return (time.monotonic() - then) / (left_then - left) * left
 
 
-def show(keys: Collection[TicketKey], rows: Rows, margin: float, series: SweepSeries) -> None:
+def show(
+    keys: Collection[TicketKey], rows: Rows, margin: float | None, series: SweepSeries
+) -> None:
     """Put the tickets of a grid, counted, where Prometheus finds them."""
     ended, matching = _ended(keys, rows, margin)
     statuses = Counter(row["status"] for row in ended)
@@ -96,9 +103,13 @@ def show(keys: Collection[TicketKey], rows: Rows, margin: float, series: SweepSe
     series.tickets({**counts, "left": len(keys) - len(ended)}, len(matching))
 
 
-def _ended(keys: Collection[TicketKey], rows: Rows, margin: float) -> tuple[list[Row], list[Row]]:
+def _ended(
+    keys: Collection[TicketKey], rows: Rows, margin: float | None
+) -> tuple[list[Row], list[Row]]:
     """The rows of the tickets that have ended, and of those of them that match, no controls."""
     ended = [rows.tickets[one] for one in keys if one in rows.tickets]
+    if margin is None:
+        return ended, []
     tickets = (row for row in ended if row["control"] == "none")
     return ended, [row for row in tickets if is_matching(row, margin)]
 

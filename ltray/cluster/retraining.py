@@ -14,9 +14,10 @@ from ltray.cluster.launches import Launch
 from ltray.cluster.metrics import SweepSeries
 from ltray.cluster.progress import Progress
 from ltray.cluster.slots import Slots
-from ltray.experiment import as_written
+from ltray.experiment import Experiment, as_written
 from ltray.files import is_there, read_json, remove, write_json
-from ltray.lottery.ready import ready, wanted
+from ltray.given import GivenExperiment, trains_chains
+from ltray.lottery.ready import ready, searches, wanted
 from ltray.lottery.tickets import (
     Pack,
     Ticket,
@@ -77,6 +78,7 @@ class Retraining:
     def finish(self) -> None:
         """Train until every ticket of the grid is done, diverged or failed."""
         self._forget_failures()
+        self._end_chains()  # of a grid that grew, or a driver that was killed before it did so
         self.progress = self._new_progress()
         alone: set[TicketKey] = set()
         numbers = count()
@@ -96,16 +98,25 @@ class Retraining:
                 alone |= {key(ticket) for ticket in left}
             self._end_chains()
             if self.run.experiment.prune.search == "matching":
+                self._say_search()
                 self.progress = self._new_progress()  # of what is asked for now
             else:
                 self.progress.show()
+
+    def _say_search(self) -> None:
+        """Say what the searches have come to, and what they ask for next."""
+        for one in searches(self.run.experiment, self.rows.tickets):
+            levels = ", ".join(map(as_written, one.to_come))
+            found = "none matches" if one.found is None else f"{as_written(one.found)} matches"
+            now = f"{found}, the answer" if one.ended else f"{found} so far; next {levels}"
+            self._say(f"search, reset point {as_written(one.reset_epoch)}: {now}")
 
     def _new_progress(self) -> Progress:
         progress = Progress(
             wanted(self.run.experiment, self.rows.tickets),
             self.rows,
             self.trajectories,
-            self.run.experiment.report.margin,
+            _margin(self.run.experiment),
             self._say,
             self._series,
         )
@@ -164,7 +175,8 @@ class Retraining:
 
     def _say_dead_layers(self, row: Mapping[str, Any]) -> None:
         """Of a chain, whose trial makes its masks; others are told before they are trained."""
-        if row["style"] == "iterative" and row["control"] == "none" and row["dead_layers"]:
+        by_chain = trains_chains(self.run.experiment) and row["control"] == "none"
+        if by_chain and row["dead_layers"]:
             self._say(f"{row['ticket']}: nothing is left of {', '.join(row['dead_layers'])}")
 
     def _say_backend(self, row: Mapping[str, Any]) -> None:
@@ -196,7 +208,7 @@ class Retraining:
 
     def _end_chains(self) -> None:
         """Record the levels of iterative pruning that have no trained ticket to be pruned from."""
-        if self.run.experiment.prune.style != "iterative":
+        if not trains_chains(self.run.experiment):
             return
         for chain in chains(cells_of(self.run.experiment)):
             for before, ticket in pairwise(chain):
@@ -237,3 +249,11 @@ class Retraining:
         }
         write_json(folder.failed, {"row": row, "epochs": []})
         self.rows.put(row, [])
+
+
+def _margin(experiment: Experiment) -> float | None:
+    """By which tickets match; None of copies of the dense network, and of tickets that came from
+    another experiment, which are judged by the dense network from the same point.
+    """
+    given = isinstance(experiment, GivenExperiment)
+    return experiment.report.margin if any(experiment.prune.sparsities) and not given else None

@@ -124,7 +124,8 @@ def line(
         for name, count in names.items()
         if count
     ]
-    givers = _givers(names, there, to_come)
+    enough = all(free.get(name, 0) >= count for name, count in names.items())
+    givers = "its process is starting" if enough else _givers(names, there, to_come)
     return f"waiting: {found} {wanted}; {', '.join(parts)}; {givers}"
 
 
@@ -135,8 +136,8 @@ def _givers(names: Mapping[str, int], there: Mapping[str, Any], to_come: Sequenc
     if any(there.get(name, 0) < count for name, count in names.items()):
         return "no node that is left has them: `ray start` one, or stop this and ask for less"
     return (
-        "other jobs, or what keeps broken GPUs, hold the rest: `ray status` and the dashboard's"
-        " Actors page name them"
+        f"other jobs{', or what keeps broken GPUs,' if there.get('GPU', 0) else ''} hold the rest:"
+        " `ray status` and the dashboard's Actors page name them"
     )
 
 
