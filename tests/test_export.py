@@ -271,6 +271,7 @@ def test_a_network_of_ones_own_goes_along_as_text(tmp_path: Path, digits_shards:
     model, _ = load_ticket(tmp_path / "t", network=made["small"])
     images = torch.zeros(2, 8, 8, 1, dtype=torch.uint8)
     assert model(network_inputs(tmp_path / "t", images)).shape == (2, 10)
+    assert model(network_inputs(tmp_path / "t", images.numpy())).shape == (2, 10)
 
 
 def test_onnx_gives_the_same_logits(trained: Run, tmp_path: Path) -> None:

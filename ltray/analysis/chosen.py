@@ -111,7 +111,9 @@ def winner(run: Run, rows: Rows) -> Winner:
     if best is None or best.cell is None:
         compared = sum(answer.compared for answer in answered)
         problem = f"no ticket matches the dense network within {margin}, of {compared} cells done"
-        mend = "name a ticket with --ticket, or let the sweep go on"
+        left = counts_of(rows, experiment)["missing"]
+        more = "let the sweep go on" if left else "sweep denser levels, or raise report.margin"
+        mend = f"name a ticket with --ticket, or {more}"
         raise LtrayError(str(run.folder.path), problem, mend)
     matching = [row for row in best.cell.done if is_matching(row, margin)]
     counts = counts_of(rows, experiment)

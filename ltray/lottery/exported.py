@@ -104,12 +104,13 @@ def hash_of(about: Mapping[str, Any]) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 
-def network_inputs(folder: Path | str, pixels: torch.Tensor) -> torch.Tensor:
+def network_inputs(folder: Path | str, pixels: Any) -> torch.Tensor:
     """What the network was shown for such images when it was evaluated: the centre, normalised.
 
     Args:
         folder: of the exported ticket.
-        pixels: uint8 [B, H, W, C] in the size of the ticket's data set; larger is cropped.
+        pixels: uint8 [B, H, W, C], a tensor or an array, in the size of the ticket's data set;
+            larger is cropped.
 
     Returns:
         float32 [B, C, S, S].
@@ -119,14 +120,15 @@ def network_inputs(folder: Path | str, pixels: torch.Tensor) -> torch.Tensor:
     """
     images = read_about(folder)["images"]
     size, channels = images["crop_size"], images["channels"]
-    fits = pixels.dtype == torch.uint8 and pixels.dim() == 4 and pixels.shape[3] == channels
-    if not fits or min(pixels.shape[1:3]) < size:
-        found = f"{pixels.dtype} {list(pixels.shape)}"
+    given: torch.Tensor = torch.as_tensor(pixels)
+    fits = given.dtype == torch.uint8 and given.dim() == 4 and given.shape[3] == channels
+    if not fits or min(given.shape[1:3]) < size:
+        found = f"{given.dtype} {list(given.shape)}"
         mend = f"give uint8 [B, H, W, {channels}] of at least {size} x {size} pixels"
         raise LtrayError("pixels", found, mend)
-    top, left = ((side - size) // 2 for side in pixels.shape[1:3])
-    centre = pixels[:, top : top + size, left : left + size].float()
-    mean, std = (torch.tensor(images[key], device=pixels.device) for key in ("mean", "std"))
+    top, left = ((side - size) // 2 for side in given.shape[1:3])
+    centre = given[:, top : top + size, left : left + size].float()
+    mean, std = (torch.tensor(images[key], device=given.device) for key in ("mean", "std"))
     return ((centre - mean) / std).permute(0, 3, 1, 2)
 
 
