@@ -6,7 +6,8 @@ import pytest
 from test_results import experiment_of, ticket_row
 
 from ltray.analysis.results import Rows
-from ltray.cluster import progress
+from ltray.cluster import dense_runs, progress
+from ltray.cluster.dense_runs import DenseProgress
 from ltray.cluster.metrics import SweepSeries
 from ltray.cluster.progress import Progress
 from ltray.lottery.tickets import Ticket, grid, key
@@ -44,6 +45,23 @@ def test_copies_of_the_dense_network_are_not_judged(monkeypatch: pytest.MonkeyPa
     series = SweepSeries.__new__(SweepSeries)
     Progress([ticket], rows, {0: trajectory()}, None, said.append, series).see([], [key(ticket)])
     assert said == ["1/1 tickets"]
+
+
+def test_a_dense_run_that_is_evaluated_often_does_not_flood_the_screen(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = Clock()
+    monkeypatch.setattr(dense_runs, "time", clock)
+    said: list[str] = []
+    shown = DenseProgress(said.append, epochs=55)
+    for number in range(1, 5501):  # a hundred evaluations an epoch, ten a second
+        clock.now += 0.1
+        for replicate in (0, 1):
+            row = {"replicate": replicate, "epoch": number / 100, "val_top1": 0.9, "test_top1": 0.8}
+            shown.see({"rows": [row]})
+    assert len(said) <= 2 * (550 / 5 + 2)
+    assert said[0] == "dense run, replicate 0: epoch 0.01/55, validation 0.9000, test 0.8000"
+    assert said[-1].startswith("dense run, replicate 1: epoch 55/55,")
 
 
 def report(ticket: Ticket, step: int, seconds: float) -> dict[str, Any]:

@@ -212,7 +212,8 @@ def _draw_controls(
         line = [cell for cell in cells if cell.reset_epoch == point and cell.comparable]
         kept = [cell.mean("density_kept") for cell in line]
         top1 = [cell.mean(column) for cell in line]
-        axes.plot(kept, top1, color=color, linestyle=style, linewidth=1.2)
+        alone = ("+" if kind == "random_init" else "_") if len(line) == 1 else ""  # no line to see
+        axes.plot(kept, top1, color=color, linestyle=style, linewidth=1.2, marker=alone)
 
 
 def _beside(controls: Mapping[str, Sequence[Cell]]) -> str:

@@ -99,7 +99,7 @@ def _same_point(number: int, moved: Moved, every: Sequence[Compared]) -> str:
                 axes.axhline(dense.mean("val_top1"), color=color, linewidth=1, linestyle="--")
         best = list(own.values())
         top1 = [cell.mean("val_top1") for cell in best]
-        axes.plot(_kept(best), top1, color=figures.INK, linewidth=1.2)
+        axes.plot(_kept(best), top1, color=figures.INK, linewidth=1.2, marker=".")
         figures.density_axis(axes, _kept([*(one.cell for one in every), *best]))
         figures.percent_axis(axes)
         axes.set_ylabel("validation top-1")

@@ -1,16 +1,19 @@
 """The serial part of a sweep: dense runs as trials, then the masks in tasks."""
 
+import time
 from collections.abc import Mapping, Sequence
 from functools import partial
+from math import inf
 from pathlib import Path
 from typing import Any
 
 from ltray.cluster.launches import Launch
+from ltray.cluster.progress import SAID_EVERY_SECONDS
 from ltray.cluster.resources import Cluster, groups_at_once, trial_resources
 from ltray.cluster.slots import Slots
 from ltray.cluster.tasks import CpuWork
 from ltray.errors import StageFailed
-from ltray.experiment import as_written, step_of
+from ltray.experiment import step_of
 from ltray.lottery.mask_names import MaskOf
 from ltray.lottery.trajectory import Trajectory, prunable_tensors, read_trajectory
 from ltray.patience import patiently
@@ -90,7 +93,7 @@ def _run_trials(  # noqa: PLR0913, PLR0917 (what a trial needs, and what it is t
         values=replicates,
         storage=storage,
         max_failures=sweep.max_failures,
-        on_report=partial(_on_report, say=say, epochs=run.experiment.train.epochs),
+        on_report=DenseProgress(say, run.experiment.train.epochs).see,
         make_tracker=launch.make_tracker,
     )
     gpus = sweep.gpus_per_trial if sweep.dense_gpus is None else sweep.dense_gpus
@@ -142,11 +145,30 @@ def _make_masks(run: Run, replicate: int) -> dict[MaskOf, list[str]]:
     return patiently(partial(make_masks, run, replicate), run.folder.path)
 
 
-def _on_report(report: Mapping[str, Any], say: Say, epochs: int) -> None:
-    if report["rows"]:
+class DenseProgress:
+    """Says from time to time how far each dense run is, and how it ended.
+
+    Args:
+        epochs: of a whole one.
+    """
+
+    def __init__(self, say: Say, epochs: int) -> None:
+        self._say = say
+        self._epochs = epochs
+        self._said: dict[int, float] = {}
+
+    def see(self, report: Mapping[str, Any]) -> None:
+        """Take in a report; says a line when the replicate's last one is some seconds old."""
+        if not report["rows"]:
+            return
         row = report["rows"][-1]
-        say(
-            f"dense run, replicate {row['replicate']}: epoch {as_written(row['epoch'])}/{epochs},"
+        replicate, ended = row["replicate"], row["epoch"] >= self._epochs
+        now = time.monotonic()
+        if not ended and now - self._said.get(replicate, -inf) < SAID_EVERY_SECONDS:
+            return
+        self._said[replicate] = now
+        self._say(
+            f"dense run, replicate {replicate}: epoch {row['epoch']:.4g}/{self._epochs},"
             f" validation {row['val_top1']:.4f}, test {row['test_top1']:.4f}"
         )
 
