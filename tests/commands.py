@@ -16,6 +16,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import yaml
 
+from ltray.cluster.session import SETTINGS
 from ltray.files import read_json, sha256_of
 
 HANGS = 1200.0  # seconds: what takes longer has stopped, on the slowest machine too
@@ -87,6 +88,7 @@ def pretended_gpus(count: int, cpus: int = 2) -> Iterator[tuple[str, int]]:
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
+        env=SETTINGS | os.environ,
         start_new_session=True,
     )
     assert cluster.stdout is not None

@@ -61,6 +61,7 @@ def session(connection: Connection, job_name: str = "ltray") -> Iterator[Cluster
     address = connection.address
     import ray
 
+    _keep_uv_out()
     if ray.is_initialized():
         context = ray.init(ignore_reinit_error=True, logging_level="ERROR")
         yield cluster_of(context.dashboard_url or "", joined=True)
@@ -95,6 +96,17 @@ def session(connection: Connection, job_name: str = "ltray") -> Iterator[Cluster
 def _interrupt(_signal: int, _frame: object) -> None:
     """End as by Ctrl-C; Ray's own handler would leave at once."""
     raise KeyboardInterrupt
+
+
+def _keep_uv_out() -> None:
+    """Have the setting count in a process, such as a notebook's, that imported Ray before.
+
+    Ray reads it on import, and under `uv run` would build workers 7 GB of environment each session.
+    """
+    from ray._private import ray_constants
+
+    name = "RAY_ENABLE_UV_RUN_RUNTIME_ENV"
+    ray_constants.RAY_ENABLE_UV_RUN_RUNTIME_ENV = ray_constants.env_bool(name, default=False)
 
 
 def _send_token_if_asked(address: str) -> None:
