@@ -23,7 +23,7 @@ Found = TypeVar("Found")
 
 MOST_AT_ONCE = 8
 ROOM_SECONDS = 10.0  # for which nothing is said of waiting
-AGAIN_IF_WITHIN_SECONDS = 20.0  # then there is time to try it once more, with one worker alone
+AGAIN_IF_WITHIN_SECONDS = 30.0  # then there is time to try it once more, with one worker alone
 
 
 @dataclass(frozen=True)
