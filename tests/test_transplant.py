@@ -21,7 +21,7 @@ from ltray.analysis.intervals import Interval
 from ltray.analysis.page import write_report
 from ltray.analysis.paired import Pairs, mcnemar, paired_interval
 from ltray.analysis.results import collect, read_results
-from ltray.analysis.transfer import Compared, Moved, Target, answers, compared, of_target
+from ltray.analysis.transfer import Compared, Moved, Target, answers, compared, judge, of_target
 from ltray.analysis.transfer_page import content, write_transfer
 from ltray.cluster.session import Connection
 from ltray.cluster.transferring import move_of, transfer_run
@@ -227,7 +227,7 @@ def test_one_seed_is_told_by_images_and_for_that_seed_alone(target: Run, move: M
         assert one.differences["fresh"].interval == paired_interval(dense)
         assert one.differences["fresh"].p_value == mcnemar(dense)
         assert all(found.interval is not None for found in one.differences.values())
-    page = write_transfer(target, [move]).read_text()
+    page = write_transfer(judge(target, [move])).read_text()
     assert "McNemar" in page
     assert "not over seeds" in page
     assert "Student" not in page
@@ -330,7 +330,7 @@ def test_the_page_sets_sources_side_by_side_and_tells_what_diverged(
     other = swept(root, "smaller", **LOW, data__train_limit=300, reset__epochs=[0, 1])
     smaller = moved(other, target)
     assert (smaller.images, move.images) == (300, images_of(source))
-    shown = content(target, [move, smaller])
+    shown = content(judge(target, [move, smaller]))
     assert [len(section["figures"]) for section in shown["sections"]] == [2, 2]
     assert [point for point, _ in shown["sources"]] == ["0", "1"]
     (pair,) = shown["between"]
@@ -338,12 +338,12 @@ def test_the_page_sets_sources_side_by_side_and_tells_what_diverged(
     place = (0.9, 1)
     ours, theirs = (one.tickets[place].mean("val_top1") for one in (move, smaller))
     assert pair["differences"][place].value == pytest.approx(ours - theirs)
-    page = write_transfer(target, [move, smaller]).read_text()
+    page = write_transfer(judge(target, [move, smaller])).read_text()
     assert f"{move.name} minus {smaller.name}" in page
     ids = re.findall(r'\bid="([^"]+)"', page)
     assert len(ids) == len(set(ids))
     diverged = altered(tmp_path / "diverged", move, dense_1={"status": "diverged"})
-    page = write_transfer(target, [diverged]).read_text()
+    page = write_transfer(judge(target, [diverged])).read_text()
     assert "cannot be told: the dense network from there diverged" in page
     assert "1 diverged, 0 failed, 0 to go" in page
 
@@ -356,11 +356,11 @@ def test_a_source_whose_shards_are_gone_is_shown_without_its_images(
     tmp_path: Path, target: Run, move: Moved
 ) -> None:
     gone = replace(move.source, data=DataFolder(tmp_path / "data"))
-    page = write_transfer(target, [replace(move, source=gone)]).read_text()
-    assert f"<td>{images_of(move.source)}</td>" in write_transfer(target, [move]).read_text()
+    page = write_transfer(judge(target, [replace(move, source=gone)])).read_text()
+    assert f"<td>{images_of(move.source)}</td>" in write_transfer(judge(target, [move])).read_text()
     assert f"<td>{images_of(move.source)}</td>" not in page
     both = [replace(move, source=replace(gone, folder=RunFolder(tmp_path / n))) for n in "ab"]
-    assert len(content(target, both)["between"]) == 1
+    assert len(content(judge(target, both))["between"]) == 1
 
 
 def test_another_network_or_other_images_are_refused(root: Path, source: Run) -> None:

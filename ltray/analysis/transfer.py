@@ -174,6 +174,54 @@ class Target:
     per_image: PerImage
 
 
+@dataclass(frozen=True)
+class Finding:
+    """What a source's tickets gave.
+
+    Attributes:
+        every: the transferred tickets that are done.
+        answers: of each reset point, the earliest first.
+    """
+
+    moved: Moved
+    every: Sequence[Compared]
+    answers: Sequence[Answer]
+
+    @property
+    def best(self) -> Answer | None:
+        """The sparsest of all reset points; of equally sparse ones the earliest says most."""
+        found = [(one.sparsest, one) for one in self.answers if one.sparsest is not None]
+        best = max(found, key=lambda of: (of[0].cell.sparsity, -of[1].reset_epoch), default=None)
+        return None if best is None else best[1]
+
+    @property
+    def line(self) -> str:
+        """The answer in a line."""
+        best = self.best
+        if best is not None and best.sparsest is not None:
+            level, point = as_written(best.sparsest.cell.sparsity), as_written(best.reset_epoch)
+            found = f"transfers down to {level} sparsity, from reset point {point}"
+        elif any(one.compared for one in self.answers):
+            found = "no ticket transfers"
+        else:
+            found = "no answer"
+        return f"{self.moved.name}: {found}"
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What all sources gave.
+
+    Attributes:
+        beside: the target's own results.
+        findings: of each source.
+    """
+
+    target: Run
+    beside: Target
+    findings: Sequence[Finding]
+
+
 def of_target(run: Run) -> Target:
     """What transferred tickets are set beside on the target."""
     rows = collect(run.folder)
@@ -218,26 +266,14 @@ def answers(moved: Moved, every: Sequence[Compared], margin: float) -> list[Answ
     ]
 
 
-def said(target: Run, moves: Sequence[Moved]) -> list[str]:
-    """The page's answer for each source, as a line."""
-    lines = []
-    for move in moves:
-        answered = answers(move, compared(move, of_target(target)), target.experiment.report.margin)
-        best = best_of(answered)
-        if best is not None and best.sparsest is not None:
-            level, point = as_written(best.sparsest.cell.sparsity), as_written(best.reset_epoch)
-            found = f"transfers down to {level} sparsity, from reset point {point}"
-        else:
-            found = "no ticket transfers" if any(one.compared for one in answered) else "no answer"
-        lines.append(f"{move.name}: {found}")
-    return lines
-
-
-def best_of(answered: Sequence[Answer]) -> Answer | None:
-    """The sparsest of all reset points; of equally sparse ones the earliest says most."""
-    found = [(one.sparsest, one) for one in answered if one.sparsest is not None]
-    best = max(found, key=lambda both: (both[0].cell.sparsity, -both[1].reset_epoch), default=None)
-    return None if best is None else best[1]
+def judge(target: Run, moves: Sequence[Moved]) -> Judged:
+    """Set every source's tickets beside what they must beat."""
+    beside, margin = of_target(target), target.experiment.report.margin
+    found = []
+    for moved in moves:
+        every = compared(moved, beside)
+        found.append(Finding(moved, every, answers(moved, every, margin)))
+    return Judged(target, beside, found)
 
 
 def between(one: Moved, other: Moved) -> dict[Place, Difference]:

@@ -15,41 +15,38 @@ from ltray.analysis.templates import rendered
 from ltray.analysis.transfer import (
     AGAINST,
     Compared,
+    Finding,
+    Judged,
     Moved,
     Target,
-    answers,
-    best_of,
     between,
-    compared,
-    of_target,
 )
 from ltray.analysis.wording import epoch
 from ltray.files import write_whole
 from ltray.lottery.mask_names import has_masks_by_reset_point
-from ltray.run import Run
 
 SPLITS: tuple[Literal["val", "test"], ...] = ("val", "test")
 
 
-def write_transfer(target: Run, moves: Sequence[Moved]) -> Path:
+def write_transfer(judged: Judged) -> Path:
     """Write transfer.html of a target; returns its path."""
-    page = target.folder.transfer_page
-    write_whole(page, rendered("transfer.html.jinja", content(target, moves)).encode())
+    page = judged.target.folder.transfer_page
+    write_whole(page, rendered("transfer.html.jinja", content(judged)).encode())
     return page
 
 
-def content(target: Run, moves: Sequence[Moved]) -> dict[str, Any]:
+def content(judged: Judged) -> dict[str, Any]:
     """What the template needs to know."""
-    beside = of_target(target)
-    margin = target.experiment.report.margin
+    experiment, beside = judged.target.experiment, judged.beside
+    moves = [one.moved for one in judged.findings]
     return {
-        "target": target,
-        "experiment": target.experiment,
-        "margin": margin,
+        "target": judged.target,
+        "experiment": experiment,
+        "margin": experiment.report.margin,
         "against": AGAINST,
-        "over": over_of(target.experiment),
+        "over": over_of(experiment),
         "unreadable": _unreadable([beside.per_image, *(one.per_image for one in moves)]),
-        "sections": [_section(number, one, beside, margin) for number, one in enumerate(moves)],
+        "sections": [_section(number, one, beside) for number, one in enumerate(judged.findings)],
         "sources": _sources(moves),
         "between": _between(moves),
         "glyphs": figures.GLYPHS,
@@ -61,10 +58,9 @@ def _unreadable(every: Sequence[PerImage]) -> list[tuple[str, str]]:
     return sorted((str(path), found) for one in every for path, found in one.unreadable.items())
 
 
-def _section(number: int, moved: Moved, target: Target, margin: float) -> dict[str, Any]:
+def _section(number: int, finding: Finding, target: Target) -> dict[str, Any]:
     """What is said of one source, which is the number-th."""
-    every = compared(moved, target)
-    answered = answers(moved, every, margin)
+    moved, every = finding.moved, finding.every
     told = {
         kind: [one.differences[kind] for one in every if kind in one.differences]
         for kind in AGAINST
@@ -73,8 +69,8 @@ def _section(number: int, moved: Moved, target: Target, margin: float) -> dict[s
         "moved": moved,
         "counts": moved.counts(),
         "every": every,
-        "answers": answered,
-        "best": best_of(answered),
+        "answers": finding.answers,
+        "best": finding.best,
         "beyond": {
             kind: beyond_chance(differences, moved.over) for kind, differences in told.items()
         },

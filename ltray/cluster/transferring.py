@@ -7,7 +7,7 @@ from functools import partial
 from ltray.analysis.accounts import RETRAININGS
 from ltray.analysis.page import write_report
 from ltray.analysis.results import Rows, collect, write_tables
-from ltray.analysis.transfer import Moved, said
+from ltray.analysis.transfer import Moved, judge
 from ltray.analysis.transfer_page import write_transfer
 from ltray.cluster.dense_runs import whole_trajectories
 from ltray.cluster.launches import Launch
@@ -51,9 +51,10 @@ def transfer_run(
         say = lease.also(say)
         for move in moves:
             failed += _trained(move, target, lease, connection, say, track)
-        for line in said(target, moves):
-            say(line)
-        page = patiently(partial(write_transfer, target, moves), target.folder.path)
+        judged = patiently(partial(judge, target, moves), target.folder.path)
+        for one in judged.findings:
+            say(one.line)
+        page = patiently(partial(write_transfer, judged), target.folder.path)
         say(f"report: {page}")
     return failed
 
