@@ -1,8 +1,10 @@
 """What a probe measures, on networks so small that it takes seconds."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 import pytest
 import torch
@@ -77,6 +79,38 @@ def test_a_probe_tries_the_experiments_own_network_and_levels(
     assert all(0 < seconds < 1 for seconds in found.dense.step_seconds)
     measured = (found.image_seconds, found.mask_seconds, found.state_seconds)
     assert all(0 < seconds < 1 for seconds in (*found.batch_seconds, *measured))
+
+
+def test_steps_are_timed_with_denormals_as_zero_as_trials_take_them(
+    make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of one batch, over and over, gradients fade until a CPU computes with denormal numbers."""
+    taken, timed = [], []
+    stretch, step = probing._stretch, probing._step
+
+    def noted(*of: Any) -> None:
+        taken.append(float(torch.tensor(1e-40) * 1) == 0)
+        step(*of)
+
+    def remembered(work: Callable[[], object]) -> float:
+        before = len(taken)
+        seconds = stretch(work)
+        timed.extend(taken[before:])
+        return seconds
+
+    monkeypatch.setattr(probing, "STRETCH_SECONDS", 0.02)
+    monkeypatch.setattr(probing, "_step", noted)
+    monkeypatch.setattr(probing, "_stretch", remembered)
+    run = make_run()
+    probe(
+        run.experiment,
+        expected_images(run.experiment.data, run.data, None, None),
+        None,
+        this_place(),
+    )
+    assert timed
+    assert all(timed)
+    assert float(torch.tensor(1e-40) * 1) > 0
 
 
 def test_what_a_pack_takes_is_told_of_each_of_its_networks(

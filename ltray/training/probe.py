@@ -30,6 +30,7 @@ from ltray.own_code import OwnCode
 from ltray.training.backends.backend import Backend, on_its_device
 from ltray.training.backends.choice import open_backend, why_not
 from ltray.training.backends.trial import choose
+from ltray.training.denormals import denormals_as_zero
 from ltray.training.evaluation import evaluate
 from ltray.training.network import Network
 from ltray.training.place import Place, memory_for_pack
@@ -120,7 +121,8 @@ class _Kind:
 
     def time(self, batches: Batches) -> None:
         """One stretch of steps and one evaluation."""
-        self.steps.append(_stretch(lambda: _step(self.backend, self.batch)))
+        with denormals_as_zero():  # as in training: one batch over and over makes many
+            self.steps.append(_stretch(lambda: _step(self.backend, self.batch)))
         self.evaluations.append(_seconds(lambda: evaluate([self.backend], batches)))
 
     def tried(self, scale: float) -> Tried:
