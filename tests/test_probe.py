@@ -19,6 +19,8 @@ from ltray.experiment import Data
 from ltray.layout import DataFolder
 from ltray.models.sizes import network_sizes
 from ltray.training import probe as probing
+from ltray.training.backends.backend import Backend, Seats
+from ltray.training.backends.choice import open_backend
 from ltray.training.place import this_place
 from ltray.training.probe import Probe, Tried, probe
 
@@ -124,6 +126,32 @@ def test_what_a_pack_takes_is_told_of_each_of_its_networks(
     # One network after the other: each takes what the dense one takes, all 12 of them far more.
     assert min(pack.step_seconds) < 4 * min(found.dense.step_seconds)
     assert fmean(pack.evaluation_seconds) < 4 * fmean(found.dense.evaluation_seconds)
+
+
+@pytest.mark.parametrize(
+    ("changes", "together"),
+    [
+        ({"reset__schedule": "restart"}, 3),
+        ({}, 2),  # 1.5 on average: 3 epochs of the first, 1 and 0.5 of those that join it
+        ({"prune__search": "matching"}, 1),
+    ],
+)
+def test_a_pack_is_tried_with_as_many_tickets_as_train_together(
+    changes: dict[str, Any], together: int, make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = []
+
+    def noted(name: str, networks: Seats) -> Backend:
+        opened.append(len(networks))
+        return open_backend(name, networks)
+
+    monkeypatch.setattr(probing, "STRETCH_SECONDS", 0.02)
+    monkeypatch.setattr(probing, "open_backend", noted)
+    run = make_run(reset__epochs=[0, 2, 2.5], **changes)
+    images = expected_images(run.experiment.data, run.data, None, None)
+    probe(run.experiment, images, None, this_place())
+    *_, pack, dense = opened
+    assert (pack, dense) == (together, 1)
 
 
 def test_a_step_that_takes_long_is_tried_with_fewer_images(

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import count
 from pathlib import Path
+from statistics import fmean
 from typing import Literal
 
 import torch
@@ -275,14 +276,25 @@ class _Probing:
         return [levels[len(levels) // 2]]
 
     def _tickets(self, level: float) -> list[Callable[[], Network]]:
-        size = self.experiment.sweep.tickets_per_trial
-        if self.experiment.prune.style == "iterative":
-            size = 1  # a chain trains its tickets one after the other
-        elif size == "auto":
-            size = len(self.experiment.reset.epochs)
         bearable = max(2, int(LONG_PACK_STEP_SECONDS / self.step_seconds))
         mask = self._mask(level)
-        return [lambda: self._network(mask)] * min(size, bearable)
+        return [lambda: self._network(mask)] * min(self._together(), bearable)
+
+    def _together(self) -> int:
+        """How many tickets of a pack are trained at a time, on average over its epochs.
+
+        What a step takes however many there are is shared by fewer until the last has joined.
+        """
+        experiment = self.experiment
+        if experiment.prune.style == "iterative" or experiment.prune.search == "matching":
+            return 1  # one after the other, or each a trial of its own
+        points = experiment.reset.epochs
+        size = experiment.sweep.tickets_per_trial
+        whole = len(points) if size == "auto" else size
+        if experiment.reset.schedule == "restart":
+            return whole
+        epochs = [experiment.train.epochs - point for point in points]
+        return max(1, round(whole * fmean(epochs) / max(epochs)))
 
     def _mask(self, level: float) -> Mask:
         prune, output = self.experiment.prune, output_layer(self.model)
