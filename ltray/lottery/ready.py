@@ -52,7 +52,7 @@ def ready(
             cells = of_replicate.pop(0)
             packs += _chains_left(cells, done, alone)
             waiting = {cell.mask for cell in cells if key(cell) not in done}
-        size = _pack_size(experiment)
+        size = pack_size(experiment)
         for stream in of_replicate:
             packs += _packs_left(size, stream, done, alone, waiting)
     return packs
@@ -200,8 +200,8 @@ def _searched(experiment: Experiment, rows: RowsSoFar) -> list[Pack]:
     return [Pack((ticket,), (ticket,)) for ticket in left]
 
 
-def _pack_size(experiment: Experiment) -> int:
-    """As written; else one mask with its reset points."""
+def pack_size(experiment: Experiment) -> int:
+    """Tickets of a pack: as written; else one mask with its reset points."""
     size = experiment.sweep.tickets_per_trial
     return len(experiment.reset.epochs) if size == "auto" else size
 

@@ -24,6 +24,7 @@ from ltray.experiment import Data, Experiment, decimal, steps_per_epoch
 from ltray.layout import DataFolder
 from ltray.lottery.criteria import magnitude
 from ltray.lottery.masks import Mask, make_mask, save_mask
+from ltray.lottery.ready import pack_size
 from ltray.lottery.snapshot import Snapshot, save_snapshot
 from ltray.models.networks import build
 from ltray.models.prunable import output_layer, prunable
@@ -288,13 +289,11 @@ class _Probing:
         experiment = self.experiment
         if experiment.prune.style == "iterative" or experiment.prune.search == "matching":
             return 1  # one after the other, or each a trial of its own
-        points = experiment.reset.epochs
-        size = experiment.sweep.tickets_per_trial
-        whole = len(points) if size == "auto" else size
+        size = pack_size(experiment)
         if experiment.reset.schedule == "restart":
-            return whole
-        epochs = [experiment.train.epochs - point for point in points]
-        return max(1, round(whole * fmean(epochs) / max(epochs)))
+            return size
+        epochs = [experiment.train.epochs - point for point in experiment.reset.epochs]
+        return max(1, round(size * fmean(epochs) / max(epochs)))
 
     def _mask(self, level: float) -> Mask:
         prune, output = self.experiment.prune, output_layer(self.model)
