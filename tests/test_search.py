@@ -181,6 +181,24 @@ def test_a_cell_that_failed_is_waited_for() -> None:
     assert [key(ticket) for pack in ready(experiment, rows) for ticket in pack.tickets] == [name]
 
 
+def test_a_replicate_that_failed_is_waited_for() -> None:
+    """What the others gave is not the answer: the one that is tried again may change it."""
+    experiment = experiment_of(reset={"epochs": [0]}, replicates=2)
+    rows = walked(experiment, {0: 0.6})
+    assert searches(experiment, rows)[0].ended
+    (name,) = [
+        key(ticket)
+        for ticket in wanted(experiment, rows)
+        if (ticket.sparsity, ticket.replicate) == (0.6, 1)
+    ]
+    rows[name] |= {"status": "failed", "val_top1": None}
+    (one,) = searches(experiment, rows)
+    assert one.to_come == (0.6,)
+    assert not one.ended
+    del rows[name]  # as a new launch does
+    assert [key(ticket) for pack in ready(experiment, rows) for ticket in pack.tickets] == [name]
+
+
 def test_what_another_grid_has_measured_counts() -> None:
     experiment = experiment_of(reset={"epochs": [0]})
     row = {"status": "done", "replicate": 0, "val_top1": 0.9, "dense_val_top1": 0.9}

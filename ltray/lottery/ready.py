@@ -140,8 +140,8 @@ def _searched_at(
 
 
 def _failed(ended: Sequence[Row]) -> bool:
-    """Whether machines failed all tickets of a cell: that says nothing of it."""
-    return all(row["status"] == "failed" for row in ended)
+    """Whether a machine failed one of a cell's tickets: the mean lacks what it may yet give."""
+    return any(row["status"] == "failed" for row in ended)
 
 
 def _difference(ended: Sequence[Row]) -> tuple[float, int] | None:
@@ -151,11 +151,7 @@ def _difference(ended: Sequence[Row]) -> tuple[float, int] | None:
     """
     if any(row["status"] == "diverged" for row in ended):
         return None
-    values = [
-        (row["replicate"], row["val_top1"] - row["dense_val_top1"])
-        for row in ended
-        if row["status"] == "done"
-    ]
+    values = [(row["replicate"], row["val_top1"] - row["dense_val_top1"]) for row in ended]
     means = by_seed(values)
     return fmean(means), len(means)
 
