@@ -21,7 +21,8 @@ from ltray.analysis.intervals import Interval
 from ltray.analysis.page import write_report
 from ltray.analysis.paired import Pairs, mcnemar, paired_interval
 from ltray.analysis.results import collect, read_results
-from ltray.analysis.transfer import Compared, Moved, Target, answers, compared, judge, of_target
+from ltray.analysis.transfer import Compared, Moved, Target, compared, of_target
+from ltray.analysis.transfer_answers import Answer, Finding, answers, judge
 from ltray.analysis.transfer_page import content, write_transfer
 from ltray.cluster.session import Connection
 from ltray.cluster.transferring import move_of, transfer_run
@@ -242,6 +243,24 @@ def test_a_verdict_over_images_is_of_one_seed(move: Moved, over: Over, said: str
     assert Compared(cell, None, over, {"random_init": level}).verdict == "not beyond random_init"
     none = Difference(0.0, 0.0, 1, 1, None, None, None)
     assert "no interval tells" in Compared(cell, None, over, {"random_init": none}).verdict
+
+
+@pytest.mark.parametrize(
+    ("interval", "said"),
+    [
+        (Interval(-0.071, 0.072), "0.0 points (\N{MINUS SIGN}7.1 to +7.2 over replicates)"),
+        (None, "0.0 points (no interval)"),
+    ],
+)
+def test_the_line_on_the_terminal_says_how_sure_it_is(
+    move: Moved, interval: Interval | None, said: str
+) -> None:
+    cell = move.tickets[0.9, 1]
+    beside = Difference(0.0, 0.0, 3, 3, interval, None, None)
+    one = Compared(cell, None, "replicates", {"same_point": beside, "random_init": beside})
+    line = Finding(move, [one], [Answer(move, move.dense[1], 1, one)]).line
+    assert f"down to 0.9 sparsity, from reset point 1: {said} beside the dense network" in line
+    assert line.endswith(one.verdict)
 
 
 def differing(run: Run, row: dict[str, Any], target: Run) -> tuple[int, int, int]:

@@ -1,4 +1,4 @@
-"""Does a ticket transfer? Those of other experiments on a target, beside what they must beat."""
+"""Tickets of other experiments on a target, each beside what it must beat."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,9 +12,8 @@ from ltray.analysis.results import Rows, collect
 from ltray.analysis.statistics import over_of
 from ltray.data.manifest import read_manifest
 from ltray.data.selection import image_counts
-from ltray.experiment import Experiment, as_written
+from ltray.experiment import Experiment
 from ltray.files import is_there
-from ltray.lottery.matching import last_matching
 from ltray.lottery.transferring import Transferred
 from ltray.run import Run
 
@@ -125,41 +124,6 @@ class Compared:
 
 
 @dataclass(frozen=True)
-class Answer:
-    """What may be said of a source's reset point.
-
-    Attributes:
-        dense: the whole network from there.
-        compared: how many tickets could be set beside it.
-        sparsest: that is within the margin of it; None where none is.
-    """
-
-    moved: Moved
-    dense: Cell
-    compared: int
-    sparsest: Compared | None
-
-    @property
-    def reset_epoch(self) -> float:
-        return self.dense.reset_epoch
-
-    @property
-    def why_none(self) -> str:
-        """Why there is no sparsest."""
-        if self.compared:
-            return "none"
-        if self.dense.diverged:
-            return "cannot be told: the dense network from there diverged"
-        if not self.dense.done:
-            return "cannot be told yet: the dense network from there is not done"
-        here = [
-            cell for cell in self.moved.tickets.values() if cell.reset_epoch == self.reset_epoch
-        ]
-        every = all(cell.diverged for cell in here)
-        return "none: in every cell a ticket diverged" if every else "no ticket is done yet"
-
-
-@dataclass(frozen=True)
 class Target:
     """What the target's own sweep gave.
 
@@ -172,54 +136,6 @@ class Target:
     own: Mapping[float, Cell]
     fresh: Sequence[Row]
     per_image: PerImage
-
-
-@dataclass(frozen=True)
-class Finding:
-    """What a source's tickets gave.
-
-    Attributes:
-        every: the transferred tickets that are done.
-        answers: of each reset point, the earliest first.
-    """
-
-    moved: Moved
-    every: Sequence[Compared]
-    answers: Sequence[Answer]
-
-    @property
-    def best(self) -> Answer | None:
-        """The sparsest of all reset points; of equally sparse ones the earliest says most."""
-        found = [(one.sparsest, one) for one in self.answers if one.sparsest is not None]
-        best = max(found, key=lambda of: (of[0].cell.sparsity, -of[1].reset_epoch), default=None)
-        return None if best is None else best[1]
-
-    @property
-    def line(self) -> str:
-        """The answer in a line."""
-        best = self.best
-        if best is not None and best.sparsest is not None:
-            level, point = as_written(best.sparsest.cell.sparsity), as_written(best.reset_epoch)
-            found = f"transfers down to {level} sparsity, from reset point {point}"
-        elif any(one.compared for one in self.answers):
-            found = "no ticket transfers"
-        else:
-            found = "no answer"
-        return f"{self.moved.name}: {found}"
-
-
-@dataclass(frozen=True)
-class Judged:
-    """What all sources gave.
-
-    Attributes:
-        beside: the target's own results.
-        findings: of each source.
-    """
-
-    target: Run
-    beside: Target
-    findings: Sequence[Finding]
 
 
 def of_target(run: Run) -> Target:
@@ -255,27 +171,6 @@ def compared(moved: Moved, target: Target) -> list[Compared]:
     return found
 
 
-def answers(moved: Moved, every: Sequence[Compared], margin: float) -> list[Answer]:
-    """Of each reset point of a source, the earliest first.
-
-    As everywhere, the sparsest is read from a fit in which accuracy may only fall with sparsity.
-    """
-    return [
-        _answer(moved, [one for one in every if one.cell.reset_epoch == point], point, margin)
-        for point in moved.reset_epochs
-    ]
-
-
-def judge(target: Run, moves: Sequence[Moved]) -> Judged:
-    """Set every source's tickets beside what they must beat."""
-    beside, margin = of_target(target), target.experiment.report.margin
-    found = []
-    for moved in moves:
-        every = compared(moved, beside)
-        found.append(Finding(moved, every, answers(moved, every, margin)))
-    return Judged(target, beside, found)
-
-
 def between(one: Moved, other: Moved) -> dict[Place, Difference]:
     """The second source's ticket minus the first's wherever both have one that is done.
 
@@ -302,11 +197,3 @@ def _best_own(rows: Rows, experiment: Experiment) -> dict[float, Cell]:
         if other is None or cell.mean("val_top1") > other.mean("val_top1"):
             best[cell.sparsity] = cell
     return best
-
-
-def _answer(moved: Moved, here: Sequence[Compared], point: float, margin: float) -> Answer:
-    told = [(one, one.differences["same_point"]) for one in here if "same_point" in one.differences]
-    told.sort(key=lambda both: both[0].cell.sparsity)
-    values, weights = [one.value for _, one in told], [one.pairs for _, one in told]
-    at = last_matching(values, weights, margin)
-    return Answer(moved, moved.dense[point], len(told), None if at < 0 else told[at][0])

@@ -12,15 +12,8 @@ from ltray.analysis.figures import SPLIT_NAMES, ComparedLine
 from ltray.analysis.grid import Cell
 from ltray.analysis.statistics import over_of
 from ltray.analysis.templates import rendered
-from ltray.analysis.transfer import (
-    AGAINST,
-    Compared,
-    Finding,
-    Judged,
-    Moved,
-    Target,
-    between,
-)
+from ltray.analysis.transfer import AGAINST, Compared, Moved, Target, between
+from ltray.analysis.transfer_answers import Finding, Judged
 from ltray.analysis.wording import epoch
 from ltray.files import write_whole
 from ltray.lottery.mask_names import has_masks_by_reset_point

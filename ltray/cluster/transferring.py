@@ -7,7 +7,8 @@ from functools import partial
 from ltray.analysis.accounts import RETRAININGS
 from ltray.analysis.page import write_report
 from ltray.analysis.results import Rows, collect, write_tables
-from ltray.analysis.transfer import Moved, judge
+from ltray.analysis.transfer import Moved
+from ltray.analysis.transfer_answers import judge
 from ltray.analysis.transfer_page import write_transfer
 from ltray.cluster.dense_runs import whole_trajectories
 from ltray.cluster.launches import Launch
