@@ -9,22 +9,18 @@ and experiments/mnist_controls.yaml. Also prints the numbers that it draws.
 import argparse
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from ltray.analysis.controls import Beside, beside, single_pairs
-from ltray.analysis.correct import read_per_image
+from ltray.analysis.controls import Beside, beside
+from ltray.analysis.controls_figure import draw_differences
+from ltray.analysis.differences import right_images
 from ltray.analysis.grid import Place
 from ltray.analysis.results import collect
-from ltray.analysis.wording import level
+from ltray.analysis.statistics import over_of
 from ltray.locate import locate
 from ltray.run import Run
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
-COLOURS = {"shuffled_mask": "#b3541e", "random_init": "#1f5fa8"}
-MARKERS = ("o", "s", "^", "D", "v")
-WIDTH = 0.7  # of the place that a sparsity has along the bottom
+COLOURS = ("#1f5fa8", "#b3541e", "#2e7d4f", "#7a4fa3", "#8a6d1b")
+SIZE_INCHES = (4.6, 3.4)  # of one run and control
 
 
 def main() -> None:
@@ -36,62 +32,42 @@ def main() -> None:
     arguments.add_argument("--svg", type=Path, required=True)
     options = arguments.parse_args()
     runs = [locate(path) for path in options.runs]
-    figure = Figure(
-        figsize=(max(6.4, 4.6 * len(runs)), 4.2), layout="constrained", facecolor="white"
-    )
-    for axes, run in zip(figure.subplots(1, len(runs), squeeze=False)[0], runs, strict=True):
-        _draw(axes, run)
-    handles, labels = figure.axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=2, frameon=False)
+    kinds = sorted({kind for run in runs for kind in run.experiment.controls})
+    size = (SIZE_INCHES[0] * len(runs), SIZE_INCHES[1] * len(kinds))
+    figure = Figure(figsize=size, layout="constrained", facecolor="white")
+    every = figure.subplots(len(kinds), len(runs), squeeze=False, sharex="col")
+    for kind, row in zip(kinds, every, strict=True):
+        for run, axes in zip(runs, row, strict=True):
+            found = _found(run, kind)
+            draw_differences(axes, found, COLOURS, "white")
+            axes.set_title(f"{_name(run)}: minus {kind}")
+            _print(run, kind, found)
     options.svg.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(options.svg, format="svg", metadata={"Date": None})
 
 
-def _draw(axes: "Axes", run: Run) -> None:
-    experiment = run.experiment
+def _found(run: Run, kind: str) -> dict[Place, Beside]:
     rows = collect(run.folder)
-    per_image = read_per_image(run.folder, rows, single_pairs(rows, experiment))
-    for kind in experiment.controls:
-        _draw_kind(axes, run, kind, beside(rows, experiment, kind, per_image))
-    levels = sorted(experiment.prune.sparsities)
-    axes.axhline(0, color="black", linewidth=0.8)
-    axes.set_xticks(range(len(levels)), [level(one) for one in levels])
-    axes.set_yscale("symlog", linthresh=2)
-    axes.set_ylim(bottom=min(-0.3, axes.dataLim.y0 - 0.3))
-    ticks = (-1, 0, 1, 2, 5, 10, 20, 50, 100)
-    shown = [tick for tick in ticks if axes.get_ylim()[0] <= tick <= axes.get_ylim()[1]]
-    axes.set_yticks(shown, [f"{tick:g}" for tick in shown])
-    axes.minorticks_off()
-    axes.set_xlabel("sparsity")
-    axes.set_ylabel("ticket minus control,\npoints of validation")
-    seeds = experiment.replicates
-    axes.set_title(f"{experiment.model.arch} on {experiment.name.partition('-')[0]}, {seeds} seeds")
+    per_image = right_images(run.folder, rows, over_of(run.experiment))
+    return beside(rows, run.experiment, kind, per_image)
 
 
-def _draw_kind(axes: "Axes", run: Run, kind: str, found: Mapping[Place, Beside]) -> None:
-    levels = sorted(run.experiment.prune.sparsities)
-    points = sorted(run.experiment.reset.epochs)
-    kinds = run.experiment.controls
+def _name(run: Run) -> str:
+    data = run.experiment.name.partition("-")[0]
+    return f"{run.experiment.model.arch} on {data}, {run.experiment.replicates} seeds"
+
+
+def _print(run: Run, kind: str, found: Mapping[Place, Beside]) -> None:
     for (sparsity, point), one in found.items():
-        if not one.comparable or one.validation is None:
+        told = one.difference
+        if told is None:
             continue
-        slot = points.index(point) * len(kinds) + kinds.index(kind)
-        step = WIDTH / (len(points) * len(kinds))
-        x = levels.index(sparsity) - WIDTH / 2 + step * (slot + 0.5)
-        low, high = 100 * one.validation.low, 100 * one.validation.high
-        axes.vlines(x, low, high, color=COLOURS[kind], linewidth=1.5)
-        label = f"{kind}, reset to epoch {point:g}" if sparsity == levels[0] else None
-        axes.plot(
-            x,
-            100 * one.difference,
-            MARKERS[points.index(point) % len(MARKERS)],
-            color=COLOURS[kind],
-            markersize=5,
-            label=label,
-        )
+        interval = "no interval"
+        if told.interval is not None:
+            interval = f"{100 * told.interval.low:+.2f} to {100 * told.interval.high:+.2f}"
         print(
             f"{run.folder.path.name} {kind} {sparsity} reset {point:g}: "
-            f"{100 * one.difference:+.2f} ({low:+.2f} to {high:+.2f}), n = {len(one.pairs)}"
+            f"{100 * told.value:+.2f} ({interval}), n = {told.pairs}"
         )
 
 

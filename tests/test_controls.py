@@ -2,13 +2,17 @@
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from conftest import MakeRun, train_without_ray
+from matplotlib.collections import LineCollection
+from matplotlib.figure import Figure
 from safetensors.torch import load_file
 from test_results import experiment_of, ticket_row
 
 from ltray.analysis.controls import Beside, Verdict, beside, beyond_control, verdict
+from ltray.analysis.controls_figure import controls_figure, draw_differences
 from ltray.analysis.correct import PerImage, Right
 from ltray.analysis.grid import cells
 from ltray.analysis.results import Rows
@@ -263,3 +267,29 @@ def test_a_fresh_control_stands_beside_all_reset_points_of_its_mask() -> None:
     assert [one.control.done for one in found.values()] == [(control,)] * 2
     values = [one.difference.value for one in found.values() if one.difference is not None]
     assert values == pytest.approx([0.05, 0.05])
+
+
+def test_every_cell_is_drawn_with_its_interval() -> None:
+    experiment = experiment_of(
+        replicates=3,
+        sparsities=(0.9, 0.95),
+        reset_epochs=(0, 1),
+        controls=("random_init",),
+    )
+    rows = rows_of(experiment, none=[0.95, 0.96, 0.97], random_init=[0.90, 0.92, 0.91])
+    found = beside(rows, experiment, "random_init", PerImage())
+    axes = Figure().add_subplot()
+    draw_differences(axes, found, ["red", "blue"])
+    marks = {
+        (round(float(np.asarray(one.get_xdata())[0])), one.get_color()) for one in axes.lines[1:]
+    }
+    assert marks == {(number, colour) for number in (0, 1) for colour in ("red", "blue")}
+    for one in axes.lines[1:]:
+        assert np.asarray(one.get_ydata()) == pytest.approx([5.0])
+    difference = found[0.9, 0.0].difference
+    assert difference is not None
+    assert difference.interval is not None
+    ends = [100 * difference.interval.low, 100 * difference.interval.high]
+    bars = [bar for bar in axes.collections if isinstance(bar, LineCollection)]
+    assert [bar.get_segments()[0][:, 1] for bar in bars] == [pytest.approx(ends)] * 4
+    assert "4 of 4 cells lie wholly above zero" in controls_figure("random_init", found)

@@ -281,6 +281,7 @@ def test_controls_stand_beside_their_tickets_and_are_counted(tmp_path: Path) -> 
     text = page_of(write_run(tmp_path, experiment, row_of), experiment).text
     assert "30 of 30" in text  # 12 tickets, 12 shuffled masks, 6 fresh ones
     assert "Tickets against their controls" in text
+    assert all(f"Ticket minus {kind}" in text for kind in kinds)
     # 10, 9 and 11 images of 194 more than with a shuffled mask: mean 5.2 points.
     assert "+5.2" in text
     assert "winning, beats random_init" in text

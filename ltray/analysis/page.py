@@ -16,6 +16,7 @@ from ltray.analysis.controls import (
     beyond_control,
     single_pairs,
 )
+from ltray.analysis.controls_figure import controls_figure
 from ltray.analysis.correct import COLUMNS, PerImage, read_per_image
 from ltray.analysis.early_stopping import learnt
 from ltray.analysis.figures import Curve
@@ -162,6 +163,7 @@ def _against(kind: str, found: Mapping[Place, Beside], experiment: Experiment) -
         "told": any(
             one.difference or one.cell.diverged or one.control.diverged for one in found.values()
         ),
+        "figure": controls_figure(kind, found) if any(map(_is_told, found.values())) else None,
         "beyond": beyond_control(found, over_of(experiment)),
         "tones": {
             place: tone(one.difference.value, experiment.report.margin)
@@ -169,6 +171,10 @@ def _against(kind: str, found: Mapping[Place, Beside], experiment: Experiment) -
             if one.difference
         },
     }
+
+
+def _is_told(one: Beside) -> bool:
+    return one.difference is not None
 
 
 def _dense_accuracy(dense: Sequence[Row], per_image: PerImage) -> dict[str, Any]:
