@@ -32,13 +32,14 @@ def lenet(classes: int, channels: int, image_size: int) -> nn.Module:
     network = lenet_300_100(classes, channels, image_size)
     counter = _Counter()
     network.register_forward_pre_hook(counter.take_step)
-    network.register_state_dict_pre_hook(counter.save)  # states and trained weights are read so
+    # States and trained weights are read so.
+    network.register_state_dict_pre_hook(counter.save)  # type: ignore[no-untyped-call]
     return network
 
 
 class _Counter:
     def __init__(self) -> None:
-        self._fields: memoryview | None = None
+        self._fields: memoryview[float] | None = None
 
     def take_step(self, network: nn.Module, inputs: tuple[Tensor]) -> None:
         if not network.training or len(inputs[0]) <= TRIED_WITH:
@@ -53,7 +54,7 @@ class _Counter:
             self._fields[2] = self._fields[1]
 
 
-def _opened() -> memoryview:
+def _opened() -> "memoryview[float]":
     me = psutil.Process()
     name = f"{me.pid} {me.create_time()} {next(NUMBERS)}"
     with (Path(os.environ[FOLDER]) / name).open("xb+") as file:
@@ -79,13 +80,13 @@ class Counts:
 
 def counts_in(folder: Path) -> dict[Process, Counts]:
     """Of each process that has begun to train."""
-    fields: defaultdict[Process, list[memoryview]] = defaultdict(list)
+    fields: defaultdict[Process, list[memoryview[float]]] = defaultdict(list)
     for file in folder.iterdir():
         pid, created, _ = file.name.split()
         fields[int(pid), float(created)].append(memoryview(file.read_bytes()).cast("d"))
     return {process: _together(of) for process, of in fields.items()}
 
 
-def _together(networks: Iterable[memoryview]) -> Counts:
+def _together(networks: "Iterable[memoryview[float]]") -> Counts:
     began, steps, saved = zip(*networks, strict=True)
     return Counts(min(began), round(sum(steps)), round(sum(steps) - sum(saved)))

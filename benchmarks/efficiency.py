@@ -183,7 +183,7 @@ def requests_of_a_ticket() -> dict[str, float]:
     from ltray.experiment_file import read_experiment
     from ltray.files import at
     from ltray.locate import experiments_folder, locate_experiment
-    from ltray.lottery.tickets import ready
+    from ltray.lottery.ready import ready
     from ltray.training.dense import train_dense
     from ltray.training.place import this_place
     from ltray.training.pruning import make_masks

@@ -84,7 +84,7 @@ QUICK = Sizes(
 )
 
 
-def row(name: str, ours: float, unit: str, anchor: float | str, **more: Any) -> Row:
+def row(name: str, ours: float | None, unit: str, anchor: float | str, **more: Any) -> Row:
     """One line of the table: our figure beside what it is to be compared with."""
     return {"row": name, "ours": ours, "unit": unit, "anchor": anchor, **more}
 

@@ -16,7 +16,7 @@ The anchor: the write-up that ltray grows from spent 93 % of every step on maski
 
 import argparse
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import torch
@@ -104,7 +104,7 @@ def call_ms(network: Network, step: Callable[[], None], steps: int, device: torc
 
 
 def in_turn(
-    turns: list[Callable[[], None]], steps: int, device: torch.device
+    turns: Sequence[Callable[[], None]], steps: int, device: torch.device
 ) -> tuple[list[float], list[float]]:
     """Seconds of each step of two, step by step in turn."""
     seconds: tuple[list[float], list[float]] = ([], [])

@@ -137,7 +137,7 @@ def plain_step() -> Step:
     def step(images: torch.Tensor, labels: torch.Tensor) -> None:
         optimizer.zero_grad()
         loss = functional.cross_entropy(model(images), labels)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
 
     return step

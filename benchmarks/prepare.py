@@ -21,7 +21,7 @@ of an image's CPU seconds divided among the cores.
 import argparse
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -29,19 +29,21 @@ from io import BytesIO
 from multiprocessing import get_context
 from os import cpu_count
 from pathlib import Path
-from typing import Self
+from typing import Self, cast
 
 import torch
 from archives import repeated
 from measuring import TreeMeter, conditions, interleaved, print_table, rates, summary, write_json
 
 from ltray.cluster.preparing import prepare
+from ltray.cluster.resources import Cluster
 from ltray.cluster.session import Connection, session
+from ltray.cluster.tasks import CpuWork
 from ltray.data.archives.source import Source
 from ltray.data.archives.sources import open_source
 from ltray.data.manifest import write_manifest
 from ltray.data.pixels import JPEG_QUALITY, Pixels
-from ltray.data.shards import SCHEMA, Part, plan, write_part
+from ltray.data.shards import SCHEMA, Part, PartRecord, plan, write_part
 from ltray.files import write_whole
 from ltray.layout import DataFolder
 from ltray.locate import locate
@@ -76,10 +78,10 @@ def main() -> None:
         ProcessPoolExecutor(
             mp_context=get_context("spawn"), initializer=torch.set_num_threads, initargs=(1,)
         ) as pool,
-        session(Connection()),
+        session(Connection()) as cluster,
     ):
         variants = {
-            "ltray": partial(by_ray, run),
+            "ltray": partial(by_ray, run, cluster),
             "pool": partial(by_pool, run, pool, write_part),
             "pillow": partial(by_pool, run, pool, write_part_by_pillow),
         }
@@ -156,27 +158,32 @@ def run_of(release: Path, folder: Path) -> Run:
     return locate(path, folder / "root")
 
 
-def by_ray(run: Run) -> None:
+def by_ray(run: Run, cluster: Cluster) -> None:
     """Prepare from nothing in the Ray session."""
     shutil.rmtree(run.data.path, ignore_errors=True)
-    prepare(run, lambda _line: None)
+    prepare(run, CpuWork(cluster, _unsaid), _unsaid)
 
 
-def by_pool(run: Run, pool: ProcessPoolExecutor, write: Callable[..., object]) -> None:
+def _unsaid(_line: str) -> None:
+    pass
+
+
+def by_pool(run: Run, pool: ProcessPoolExecutor, write: Callable[..., PartRecord | None]) -> None:
     """Prepare from nothing in a process pool."""
     shutil.rmtree(run.data.path, ignore_errors=True)
     source = open_source(run.experiment.data)
     planned = plan(source, run.pixels, pool.map)
     job = partial(write, source=source, pixels=run.pixels, folder=run.data)
     records = list(pool.map(job, planned.parts))
-    if records[0] is not None:
-        write_manifest(run.data, planned, records, run.fingerprint, seconds=0.0)
+    written = [record for record in records if record is not None]
+    if written:
+        write_manifest(run.data, planned, written, run.fingerprint, seconds=0.0)
 
 
 def one_job(run: Run) -> "Job":
     """Prepare from nothing in a Ray session of its own."""
-    with session(Connection()), TreeMeter() as meter:
-        by_ray(run)
+    with session(Connection()) as cluster, TreeMeter() as meter:
+        by_ray(run, cluster)
     return Job(
         **asdict(meter.reading),
         driver_seconds=meter.own_process_seconds,
@@ -188,13 +195,14 @@ def write_part_by_pillow(part: Part, source: Source, pixels: Pixels, folder: Dat
     """What one would write first: Pillow for everything."""
     import pyarrow as pa
 
-    images = [by_pillow(image, pixels.image_size) for image in source.read(part.examples)]
+    files = cast("Iterator[bytes]", source.read(part.examples))
+    images = [by_pillow(file, pixels.image_size) for file in files]
     table = pa.table([part.examples.keys, images, part.examples.labels], schema=SCHEMA)
     write_whole(folder.part(part.split, part.number), table_bytes(table, "none"))
 
 
 def by_pillow(content: bytes, size: int) -> bytes:
-    """Decode, crop, resize and encode."""
+    """Decode, crop, resize and encode the bytes of a file."""
     from PIL import Image
 
     picture = Image.open(BytesIO(content)).convert("RGB")

@@ -52,7 +52,11 @@ def large_images(folder: Path, count: int, side: int, crop: int, threads: int) -
         path = folder / "large" / f"class-{number % CLASSES}" / f"{number:06d}.jpg"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(blobs[number % len(blobs)])
-    data = {"source": "image_folder", "path": str(folder / "large"), "encoding": "jpeg"}
+    data: dict[str, Any] = {
+        "source": "image_folder",
+        "path": str(folder / "large"),
+        "encoding": "jpeg",
+    }
     data |= {"image_size": side, "crop_size": crop, "augment": "random_resized_crop"}
     return _prepared_run(folder, data, threads)
 

@@ -1,7 +1,7 @@
 """How long training steps take, each to the end of what it gave the device to do."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 
 import torch
@@ -12,7 +12,7 @@ ROUNDS = 5
 
 
 def step_seconds(
-    steps: list[Callable[[], None]], seconds: float, device: torch.device
+    steps: Sequence[Callable[[], None]], seconds: float, device: torch.device
 ) -> list[list[float]]:
     """Seconds per step of each, in rounds in which they take turns; `seconds` in all or so."""
     once = [timed(step, 1, device) for step in steps]
