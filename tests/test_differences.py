@@ -64,6 +64,15 @@ def test_retrainings_of_the_one_replicate_that_is_done_do_not_pass_for_seeds(
     assert beyond_chance([found], over).over == over
 
 
+def test_retrainings_of_one_seed_share_the_chance_of_what_is_trained_once() -> None:
+    ours = trainings({(0, 0): 0.90, (0, 1): 0.91, (0, 2): 0.92})
+    found = difference_of(ours, trainings({(0, 0): 0.5}), "retrainings", once=True)
+    assert found is not None
+    assert found.pairs == 3
+    assert found.value == pytest.approx(0.41)
+    assert (found.interval, found.test_interval, found.p_value) == (None, None, None)
+
+
 def test_equal_differences_are_no_interval() -> None:
     ours = trainings({(0, 0): 0.9, (1, 0): 0.9})
     found = difference_of(ours, trainings({(0, 0): 0.5, (1, 0): 0.5}), "replicates")

@@ -141,6 +141,8 @@ def test_retrainings_do_not_pass_for_replicates() -> None:
     single = experiment.model_copy(update={"replicates": 1})
     (found,) = learnt(rows, single, cells(rows, single), [])
     assert found.epoch.interval is not None
+    assert found.earlier is not None
+    assert found.earlier.interval is None, "both stand beside the one dense run"
 
 
 def test_replicates_whose_dense_run_is_gone_are_left_out() -> None:

@@ -304,15 +304,34 @@ def test_a_control_that_diverged_is_said(tmp_path: Path) -> None:
     assert "Of 0 cells" not in text
 
 
-def test_intervals_of_one_seed_s_retrainings_are_called_that(tmp_path: Path) -> None:
-    experiment = with_retrainings(experiment_of(sparsities=(0.5,), reset_epochs=(0,)), 3)
+def test_one_seed_s_retrainings_have_intervals_where_both_are_retrained(tmp_path: Path) -> None:
+    kinds = ("shuffled_mask", "random_init")
+    plainly = experiment_of(sparsities=(0.5,), reset_epochs=(0,), controls=kinds)
+    experiment = with_retrainings(plainly, 3)
 
     def row_of(ticket: Ticket) -> Row:
-        return ticket_row(ticket, val_top1=(190 + ticket.retraining) / VAL_IMAGES)
+        right = 190 if ticket.control == "none" else 150 - ticket.retraining
+        return ticket_row(ticket, val_top1=(right + ticket.retraining) / VAL_IMAGES)
 
     text = page_of(write_run(tmp_path, experiment, row_of), experiment).text
-    assert "over retrainings of one seed)" in text
-    assert "points, over replicates" not in text
+    assert "over retrainings of one seed (Student" in text
+    assert text.count("by more than chance") == 1, "of shuffled_mask alone"
+    assert "There are no intervals: one control stands beside all retrainings" in text
+    assert "retrainings have no interval beside the dense run" in text
+    assert "matching, no interval against random_init" in text
+
+
+def test_one_replicate_of_several_has_no_test_over_its_retrainings(tmp_path: Path) -> None:
+    plainly = experiment_of(sparsities=(0.5,), reset_epochs=(0,), replicates=3)
+    experiment = with_retrainings(plainly, 3)
+
+    def row_of(ticket: Ticket) -> Row | None:
+        top1 = (150 + ticket.retraining) / VAL_IMAGES
+        return ticket_row(ticket, val_top1=top1) if ticket.replicate == 0 else None
+
+    text = page_of(write_run(tmp_path, experiment, row_of), experiment).text
+    assert "3 of 9" in text
+    assert "by more than chance" not in text
 
 
 def test_tickets_of_other_grids_are_only_counted(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from per_image import write_bits
+from test_controls import with_retrainings
 from test_results import (
     TEST_IMAGES,
     VAL_IMAGES,
@@ -32,18 +33,24 @@ from ltray.lottery.matching import decreasing_fit
 from ltray.lottery.tickets import Ticket, grid
 
 
-def line(differences: list[list[float]]) -> list[Cell]:
-    """Cells of one reset point at sparsities 0.01, 0.02, ...; inside, one value per replicate."""
-    experiment = experiment_of(
-        sparsities=[(number + 1) / 100 for number in range(len(differences))],
-        reset_epochs=(0,),
-        replicates=max(map(len, differences)),
+def line(differences: list[list[float]], retrainings: int = 1) -> list[Cell]:
+    """Cells of one reset point at sparsities 0.01, 0.02, ...; inside, one value per replicate.
+
+    Each value is that of the first of its retrainings; the others have a thousandth more each.
+    """
+    experiment = with_retrainings(
+        experiment_of(
+            sparsities=[(number + 1) / 100 for number in range(len(differences))],
+            reset_epochs=(0,),
+            replicates=max(map(len, differences)),
+        ),
+        retrainings,
     )
     rows = Rows()
     for ticket in grid(experiment):
         values = differences[round(ticket.sparsity * 100) - 1]
         if ticket.replicate < len(values):
-            top1 = 0.9 + values[ticket.replicate]
+            top1 = 0.9 + values[ticket.replicate] + ticket.retraining / 1000
             rows.put(ticket_row(ticket, val_top1=top1, dense_val_top1=0.9), [])
     return cells(rows, experiment)
 
@@ -172,3 +179,15 @@ def test_several_seeds_are_compared_over_replicates() -> None:
     answer = answers(found, 0.04, PerImage())[0]
     assert answer.over == "replicates"
     assert answer.validation == mean_interval(found[2].differences)
+
+
+def test_one_seed_has_no_test_however_often_it_is_retrained() -> None:
+    # Of the first cell one of two replicates is done; its retrainings all lie far below the dense
+    # run, which was trained once.
+    found = line([[-0.03], [-0.021, -0.022]], retrainings=3)
+    assert beyond_chance(found, "replicates", PerImage()) == BeyondChance(
+        over="replicates", compared=1, untested=1, below=1, above=0
+    )
+    assert beyond_chance(found[:1], "retrainings", PerImage()).untested == 1
+    answer = answers(found[:1], 0.04, PerImage())[0]
+    assert (answer.over, answer.validation, answer.test) == ("retrainings", None, None)

@@ -61,6 +61,8 @@ def verdict(found: Beside | None) -> Verdict:
         return Verdict("matching", "random_init diverged")
     if found.difference is None:
         return Verdict("matching", "random_init has not finished")
+    if found.difference.interval is None:
+        return Verdict("matching", "no interval against random_init")
     if found.side > 0:
         one = found.difference.seeds == 1
         return Verdict("winning", "on this one seed" if one else "beats random_init")

@@ -34,7 +34,8 @@ class Difference:
         pairs: how many replicates, or retrainings, have both.
         seeds: of how many replicates these are.
         interval: over these, or over images where the experiment has one training of each; None
-            where one of several is done, and where all differences are equal.
+            where one of several is done, where retrainings of one seed stand beside one training,
+            and where all differences are equal.
         test_interval: likewise, on test.
         p_value: that there is none on validation, by the same; None where nothing tells.
     """
@@ -85,7 +86,7 @@ def difference_of(
     if not pairs:
         return None
     seeds = len({one.row["replicate"] for one, _ in pairs})
-    val, test = (_split(pairs, split, over) for split in COLUMNS)
+    val, test = (_split(pairs, split, over, once) for split in COLUMNS)
     count = seeds if over == "replicates" else len(pairs)
     return Difference(val.mean, test.mean, count, seeds, val.interval, test.interval, val.p_value)
 
@@ -105,7 +106,9 @@ class _OnSplit(NamedTuple):
     p_value: float | None
 
 
-def _split(pairs: Sequence[tuple[Trained, Trained]], split: str, over: Over) -> _OnSplit:
+def _split(
+    pairs: Sequence[tuple[Trained, Trained]], split: str, over: Over, once: bool
+) -> _OnSplit:
     """What pairs say on one split."""
     column = COLUMNS[split]
     values = by_seed(
@@ -117,7 +120,7 @@ def _split(pairs: Sequence[tuple[Trained, Trained]], split: str, over: Over) -> 
         found = _on_images(one, other, split)
         if found is not None:
             interval, p_value = paired_interval(found), mcnemar(found)
-    elif vary([one.row["replicate"] for one, _ in pairs], over):
+    elif vary([one.row["replicate"] for one, _ in pairs], over, once):
         interval, p_value = mean_interval(values), mean_test(values)
     return _OnSplit(fmean(values), interval, p_value)
 

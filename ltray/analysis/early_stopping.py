@@ -22,7 +22,10 @@ FEWEST_EVALUATIONS = 10  # of the dense run: with fewer the lowest is hardly a m
 
 @dataclass(frozen=True)
 class Mean:
-    """A mean over replicates, or retrainings of one, and its interval; None for a single value."""
+    """A mean over replicates, or retrainings of one, and its interval.
+
+    None for a single value, and where retrainings of one seed stand beside one training.
+    """
 
     value: float
     interval: Interval | None
@@ -116,20 +119,24 @@ def _learnt(rows: Rows, cell: Cell, control: Cell | None, over: Over) -> Learnt 
     if not dense:
         return None
 
-    def mean(pairs: Pairs, value: Callable[[Moment, Moment], float]) -> Mean:
-        return _mean([(a[0], value(moments[a], moments[b])) for a, b in pairs], over)
+    def alone(value: Callable[[Moment], float]) -> Mean:
+        return _mean([(one[0], value(moments[one])) for one, _ in dense], over, once=False)
+
+    def against(pairs: Pairs, value: Callable[[Moment, Moment], float]) -> Mean:
+        values = [(a[0], value(moments[a], moments[b])) for a, b in pairs]
+        return _mean(values, over, once=True)
 
     def epochs_before(pairs: Pairs) -> Mean | None:
         could = [moments[one].first < moments[other].epoch for one, other in pairs]
-        return mean(pairs, lambda a, b: b.epoch - a.epoch) if pairs and all(could) else None
+        return against(pairs, lambda a, b: b.epoch - a.epoch) if pairs and all(could) else None
 
     return Learnt(
         cell=cell,
-        epoch=mean(dense, lambda ticket, _: ticket.epoch),
+        epoch=alone(lambda ticket: ticket.epoch),
         earlier=epochs_before(dense),
         control_later=epochs_before(later),
-        test_top1=mean(dense, lambda ticket, _: ticket.test_top1),
-        above=mean(dense, lambda ticket, beside: ticket.test_top1 - beside.test_top1),
+        test_top1=alone(lambda ticket: ticket.test_top1),
+        above=against(dense, lambda ticket, beside: ticket.test_top1 - beside.test_top1),
         at_end=sum(moments[one].last for one in {one for pair in (*dense, *later) for one in pair}),
     )
 
@@ -144,10 +151,10 @@ def _pairs(
     return [pair for pair in both if all(one in moments for one in pair)]
 
 
-def _mean(values: Sequence[tuple[int, float]], over: Over) -> Mean:
-    """Of (replicate, value)."""
+def _mean(values: Sequence[tuple[int, float]], over: Over, *, once: bool) -> Mean:
+    """Of (replicate, value); `once` where each is beside what is trained once in a replicate."""
     found = by_seed(values)
-    varying = vary([number for number, _ in values], over)
+    varying = vary([number for number, _ in values], over, once)
     return Mean(fmean(found), mean_interval(found) if varying else None)
 
 

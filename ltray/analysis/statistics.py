@@ -99,7 +99,8 @@ def over_of(experiment: Experiment) -> Over:
 def beyond_chance(cells: Sequence[Cell], over: Over, per_image: PerImage) -> BeyondChance:
     """Compare every cell of the grid with the dense run on validation.
 
-    Over images: McNemar's exact test. Over replicates or retrainings: Student's t test.
+    Over images: McNemar's exact test. Over replicates: Student's t test. Retrainings of one
+    replicate have none, as they all stand beside its one dense run.
     """
     tests = [
         (cell.difference, _p_value(cell, over, per_image)) for cell in cells if cell.comparable
@@ -125,11 +126,17 @@ def corrected(tests: Sequence[tuple[float, float | None]], over: Over) -> Beyond
     )
 
 
-def vary(replicates: Iterable[int], over: Over) -> bool:
-    """Whether values vary as those of the experiment would: not while of several replicates one
-    is there, whose retrainings would pass for seeds.
+def vary(replicates: Iterable[int], over: Over, once: bool) -> bool:
+    """Whether values vary as those of the experiment would.
+
+    Retrainings of one replicate do not where several replicates are to come, for which they would
+    pass; nor beside what is trained once in a replicate: its own chance is in all of them alike.
+
+    Args:
+        replicates: of each value.
+        once: whether each is beside what is trained once.
     """
-    return over == "retrainings" or len(set(replicates)) > 1
+    return len(set(replicates)) > 1 or (over == "retrainings" and not once)
 
 
 def dense_interval(per_image: PerImage, split: str, dense: Sequence[Row]) -> Interval | None:
@@ -161,8 +168,13 @@ def _answer(line: Sequence[Cell], margin: float, per_image: PerImage) -> Answer:
 
 
 def _intervals(cell: Cell, per_image: PerImage) -> tuple[Interval | None, Interval | None]:
-    """Of a cell's mean difference to the dense run, on validation and on test."""
-    if cell.over != "images":
+    """Of a cell's mean difference to the dense run, on validation and on test.
+
+    None for several retrainings of one replicate, which all stand beside its one dense run.
+    """
+    if cell.over == "retrainings":
+        return None, None
+    if cell.over == "replicates":
         return mean_interval(cell.differences), mean_interval(cell.test_differences)
     found = [per_image.pairs(cell.done[0], split) for split in ("validation", "test")]
     validation, test = (None if pairs is None else paired_interval(pairs) for pairs in found)
@@ -171,6 +183,6 @@ def _intervals(cell: Cell, per_image: PerImage) -> tuple[Interval | None, Interv
 
 def _p_value(cell: Cell, over: Over, per_image: PerImage) -> float | None:
     if over != "images":
-        return mean_test(cell.differences)
+        return mean_test(cell.differences) if cell.over == "replicates" else None
     pairs = per_image.pairs(cell.done[0], "validation")
     return None if pairs is None else mcnemar(pairs)
