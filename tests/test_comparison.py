@@ -8,6 +8,7 @@ import pytest
 from commands import HANGS
 from conftest import MakeRun
 from per_image import write_all_correct, write_bits
+from test_controls import with_retrainings
 from test_page import EVIL, Page, launch, plain
 from test_results import VAL_IMAGES, experiment_of, failed_row, ticket_row, write_run
 
@@ -89,6 +90,28 @@ def test_replicates_are_compared_by_welch(tmp_path: Path) -> None:
     assert "s t), where both have at least two that differ" in text
     assert "B lies below A in 1" in text
     assert "One seed" not in text
+
+
+@pytest.mark.parametrize("replicates", [1, 3])
+def test_one_seed_s_retrainings_are_not_compared_by_welch(tmp_path: Path, replicates: int) -> None:
+    """Whatever the other side has: it may be several seeds, or one that is retrained too."""
+    plainly = experiment_of(sparsities=(0.9,), reset_epochs=(0,))
+    retrained = with_retrainings(plainly, 3)
+    other = retrained.model_copy(update={"replicates": replicates})
+
+    def better(ticket: Ticket) -> Row:
+        return ticket_row(ticket, val_top1=0.97 + 0.001 * (ticket.replicate + ticket.retraining))
+
+    def worse(ticket: Ticket) -> Row:
+        return ticket_row(ticket, val_top1=0.94 + 0.001 * ticket.retraining)
+
+    a = run_of(tmp_path, "a-1", other, better)
+    b = run_of(tmp_path, "b-2", retrained, worse)
+    text = page_of(a, b).text
+    assert "more than chance" not in text
+    assert "There are no intervals: chance over seeds needs at least two finished" in text
+    assert "not reckoned over retrainings of one seed" in text
+    assert "nothing here is called significant" in text
 
 
 def test_welch_by_hand() -> None:

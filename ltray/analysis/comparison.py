@@ -90,9 +90,10 @@ class Side:
         """What the intervals of its answers are reckoned over, in words."""
         if self.chance == "images":
             return "over images, not over seeds"
-        if self.chance == "retrainings":
-            return "over retrainings of one seed"
         some = any(answer.over == "images" for answer in self.answers)
+        if self.chance == "retrainings":
+            one = ", but over images where one has finished" if some else ""
+            return f"not reckoned over retrainings of one seed{one}"
         return "over replicates" + (", or images where one replicate has finished" if some else "")
 
 
@@ -219,7 +220,7 @@ def _difference(ours: tuple[Side, Cell], theirs: tuple[Side, Cell], paired_up: b
     (a, one), (b, other) = ours, theirs
     value = other.mean("val_top1") - one.mean("val_top1")
     look = tone(value, max(a.margin, b.margin))
-    if len(_top1(one)) > 1 and len(_top1(other)) > 1:
+    if one.over == other.over == "replicates":
         found = two_means(_top1(one), _top1(other))
     elif a.chance == b.chance == "images" and paired_up:
         found = _over_images(a.right(one), b.right(other))
