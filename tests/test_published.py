@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 from commands import Outcome, run
+from test_controls import with_retrainings
 from test_results import ticket_row
 
 from ltray.analysis.published_grid import Comparison, check_comparable, compare, read_published
@@ -78,6 +79,24 @@ def test_several_replicates_have_a_mean_and_an_interval() -> None:
     assert one.difference == pytest.approx(1.30)
     assert one.interval is not None
     assert one.interval.low == pytest.approx(74.92 - 4.302653 / sqrt(3), abs=1e-5)
+
+
+@pytest.mark.parametrize("replicates", [1, 2])
+def test_retrainings_of_one_replicate_do_not_pass_for_replicates(replicates: int) -> None:
+    experiment = with_retrainings(resnet50(replicates), 3)
+    rows = rows_of(experiment, TOP1)
+    for row in rows.tickets.values():
+        row["test_top1"] += 0.003 * row["retraining"]
+    comparison = compared(experiment, rows)
+    (one, _) = comparison.compared
+    assert one.replicates == replicates
+    # Of each replicate the mean of its three: 74.22, and a point more in the second.
+    assert one.ours == pytest.approx(74.22 if replicates == 1 else 74.72)
+    assert (one.interval is None) == (replicates == 1)
+    text = "\n".join(comparison_lines(comparison))
+    assert ("One replicate: what another seed would give is not known." in text) == (
+        replicates == 1
+    )
 
 
 def test_what_the_run_lacks_is_named_with_its_reason() -> None:

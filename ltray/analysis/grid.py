@@ -52,11 +52,16 @@ class Cell:
         return bool(self.done) and not self.diverged
 
     @property
+    def seeds(self) -> int:
+        """Of how many replicates the tickets are that are done."""
+        return len({row["replicate"] for row in self.done})
+
+    @property
     def over(self) -> Over:
         """What chance can be reckoned over, from the tickets that are done."""
         if len(self.done) == 1:
             return "images"
-        return "replicates" if len({row["replicate"] for row in self.done}) > 1 else "retrainings"
+        return "replicates" if self.seeds > 1 else "retrainings"
 
     @property
     def differences(self) -> list[float]:

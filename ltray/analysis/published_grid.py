@@ -66,7 +66,7 @@ class Compared:
 
     Attributes:
         published, ours: top-1 in percent; ours is the mean of test_top1 over replicates.
-        replicates: how many have come to their end.
+        replicates: of which a ticket is done; their retrainings are averaged.
         interval: of our mean, in percent; None for one replicate.
     """
 
@@ -196,8 +196,8 @@ def _compared(cell: Cell, published: float) -> Compared:
         reset_epoch=cell.reset_epoch,
         published=published,
         ours=100 * cell.mean("test_top1"),
-        replicates=len(values),
-        interval=mean_interval(values),
+        replicates=cell.seeds,
+        interval=mean_interval(values) if cell.seeds > 1 else None,
     )
 
 
