@@ -77,6 +77,13 @@ def test_mean_over_replicates_decides() -> None:
     assert chosen.sparsity == 0.02  # means 0, -0.005, -0.01
 
 
+def test_a_cell_of_one_replicate_weighs_less_than_one_of_two_however_often_retrained() -> None:
+    # The rise is pooled by six tickets of two replicates and three of one, to -0.019.
+    rising = line([[-0.025, -0.025], [-0.01]], retrainings=3)
+    assert sparsest_matching(rising, margin=0.018) is None
+    assert sparsest_matching(rising, margin=0.02) == rising[1]
+
+
 def test_nothing_matches_or_nothing_is_done() -> None:
     assert sparsest_matching(line([[-0.1], [-0.2]]), margin=0.05) is None
     assert sparsest_matching([], margin=0.05) is None

@@ -65,7 +65,7 @@ def sparsest_matching(cells: Sequence[Cell], margin: float) -> Cell | None:
         A cell that also matches as it is, before the fit; None where no cell does.
     """
     compared = sorted((cell for cell in cells if cell.comparable), key=lambda cell: cell.sparsity)
-    weights = [len(cell.differences) for cell in compared]
+    weights = [len(cell.done) for cell in compared]
     at = last_matching([cell.difference for cell in compared], weights, margin)
     return None if at < 0 else compared[at]
 

@@ -145,15 +145,14 @@ def _failed(ended: Sequence[Row]) -> bool:
 
 
 def _difference(ended: Sequence[Row]) -> tuple[float, int] | None:
-    """Of a cell: the mean over replicates, or over retrainings of one, and over how many.
+    """Of a cell: the mean over replicates, or over retrainings of one, and how many it is of.
 
     None where a ticket diverged: such a cell does not match, whatever the others did.
     """
     if any(row["status"] == "diverged" for row in ended):
         return None
     values = [(row["replicate"], row["val_top1"] - row["dense_val_top1"]) for row in ended]
-    means = by_seed(values)
-    return fmean(means), len(means)
+    return fmean(by_seed(values)), len(values)
 
 
 def expected(experiment: Experiment, rows: RowsSoFar) -> list[Ticket]:
