@@ -298,3 +298,13 @@ def test_the_command_names_what_it_wrote(trained: Run, tmp_path: Path) -> None:
     wrong = command("export", trained.folder.path, "--to", tmp_path, folder=tmp_path)
     assert wrong.status == 2
     assert "name a new folder" in wrong.err
+
+
+def test_a_card_calls_retrainings_of_one_seed_that(make_run: MakeRun, tmp_path: Path) -> None:
+    run = make_run(reset__retrainings=2, report__margin=0.9)
+    write_experiment(run)
+    train_without_ray(run)
+    exported(run, tmp_path / "t")
+    card = (tmp_path / "t" / "README.md").read_text()
+    assert "Over 2 trainings of its cell it differs" in card
+    assert "All are of one seed: another may give another figure." in card
