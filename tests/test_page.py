@@ -290,6 +290,14 @@ def test_controls_stand_beside_their_tickets_and_are_counted(tmp_path: Path) -> 
     )
 
 
+def test_curves_are_said_to_be_of_the_replicate_that_they_are_of(tmp_path: Path) -> None:
+    experiment = experiment_of(sparsities=(0.5,), reset_epochs=(0,), replicates=2)
+    run = write_run(tmp_path, experiment)
+    assert "; all of replicate 0." in page_of(run, experiment).text
+    run.replicate(0).trajectory.unlink()
+    assert "; all of replicate 1." in page_of(run, experiment).text
+
+
 def test_a_control_that_diverged_is_said(tmp_path: Path) -> None:
     experiment = experiment_of(
         sparsities=(0.5,), reset_epochs=(0,), replicates=2, controls=("random_init",)

@@ -136,6 +136,7 @@ def _findings(
         "glyphs": figures.GLYPHS,
         "accuracy_figures": _accuracy_figures(found, controls, dense, experiment),
         "curves": curves,
+        "curves_replicate": min(rows.dense, default=0),
         "curves_figure": figures.learning_curves(curves) if curves else None,
     }
 
