@@ -290,6 +290,20 @@ def test_controls_stand_beside_their_tickets_and_are_counted(tmp_path: Path) -> 
     )
 
 
+def test_what_was_not_done_is_said_to_be_nothing_where_all_was(tmp_path: Path) -> None:
+    kinds = ("shuffled_mask", "random_init")
+    experiment = experiment_of(sparsities=(0.5,), reset_epochs=(0,), replicates=3, controls=kinds)
+    text = page_of(write_run(tmp_path / "whole", experiment), experiment).text
+    said = "Nothing was left out: all 9 tickets of 3 replicates and both controls were trained."
+    assert said in text
+
+    def row_of(ticket: Ticket) -> Row:
+        return ticket_row(ticket) if ticket.replicate else failed_row(ticket, error="no space")
+
+    lost = page_of(write_run(tmp_path / "lost", experiment, row_of), experiment).text
+    assert "Nothing was left out" not in lost
+
+
 def test_curves_are_said_to_be_of_the_replicate_that_they_are_of(tmp_path: Path) -> None:
     experiment = experiment_of(sparsities=(0.5,), reset_epochs=(0,), replicates=2)
     run = write_run(tmp_path, experiment)
