@@ -18,8 +18,10 @@ import pytest
 from commands import only_run
 from conftest import MakeRun, train_without_ray
 from nbclient import NotebookClient
+from test_page import launch
 
 from ltray.analysis.results import collect, write_tables
+from ltray.files import write_json
 from ltray.locate import experiments_folder, write_experiment
 
 CELL_SECONDS = 240
@@ -194,6 +196,19 @@ def test_speedup_recomputes_the_claim_and_measures_the_same_run(folder: Path) ->
     makespan = (max(ends) - min(starts)).total_seconds()
     assert f"W = {work:.1f} s of trials in {makespan:.1f} s on" in words
     assert f"S = {work / makespan:.2f}, E = " in words
+
+
+def test_speedup_reads_a_run_whose_last_launch_never_reached_ray(
+    tmp_path: Path, make_run: MakeRun
+) -> None:
+    run = make_run()
+    write_experiment(run)
+    train_without_ray(run)
+    write_tables(run.folder, collect(run.folder), run.experiment.report.margin)
+    refused = launch(machine={}, stages={"start Ray": 0.01})
+    write_json(run.folder.launches, {"launches": [launch(), refused]})
+    done = execute("speedup", tmp_path, run.folder.path)
+    assert "the launch took 60.0 s, 67% of it for the retrainings" in done.out
 
 
 def test_analysis_reads_a_run_of_one_replicate_that_it_is_pointed_at(

@@ -441,8 +441,19 @@ def test_stages_are_summed_over_launches() -> None:
 def test_machine_in_words() -> None:
     one = {"nodes": 1, "cpus": 2, "gpus": 0, "gpu_names": [], "cpu_name": "Fast CPU"}
     two = {"nodes": 2, "cpus": 64, "gpus": 8, "gpu_names": ["H100"] * 8, "cpu_name": ""}
-    assert accounts.machine(launch(machine=one)) == "1 node, 2 CPUs (Fast CPU), no GPU"
-    assert accounts.machine(launch(machine=two)) == "2 nodes, 64 CPUs, 8 GPUs (H100)"
+    assert accounts.machine([launch(machine=one)]) == "1 node, 2 CPUs (Fast CPU), no GPU"
+    assert accounts.machine([launch(machine=two)]) == "2 nodes, 64 CPUs, 8 GPUs (H100)"
+
+
+def test_where_the_last_launch_never_reached_ray_the_one_before_tells_the_machine(
+    tmp_path: Path,
+) -> None:
+    run = write_run(tmp_path, SMALL)
+    refused = launch(machine={}, stages={"start Ray": 0.01})
+    write_json(run.launches, {"launches": [launch(), refused]})
+    assert "Cluster1 node, 2 CPUs (Fast CPU), no GPU" in page_of(run, SMALL).text
+    write_json(run.launches, {"launches": [refused]})
+    assert "Clusterunknown: no launch reached Ray" in page_of(run, SMALL).text
 
 
 @pytest.mark.parametrize(

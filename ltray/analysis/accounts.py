@@ -72,9 +72,11 @@ def work(dense: Sequence[Row], done: Sequence[Row]) -> list[str]:
     return said
 
 
-def machine(launch: Launch) -> str:
-    """The machine of a launch in a line."""
-    found = launch["machine"]
+def machine(launches: Sequence[Launch]) -> str:
+    """The machine of the last launch that came to have one, in a line."""
+    found = next((launch["machine"] for launch in reversed(launches) if launch["machine"]), None)
+    if found is None:
+        return "unknown: no launch reached Ray"
     parts = [quantity(found["nodes"], "node"), quantity(found["cpus"], "CPU")]
     if found.get("cpu_name"):
         parts[-1] += f" ({found['cpu_name']})"

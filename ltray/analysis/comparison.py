@@ -266,7 +266,7 @@ def _costs(side: Side) -> dict[str, str]:
         wall = accounts.wall_seconds(launches[-1])
         said["Launches"] = str(len(launches))
         said["Last launch"] = "has not ended, or was cut off" if wall is None else duration(wall)
-        said["Cluster"] = accounts.machine(launches[-1])
+        said["Cluster"] = accounts.machine(launches)
     trained = [*side.dense, *done]
     for label, column in accounts.TRAINED_ON.items():
         said[label] = accounts.counted(trained, column)

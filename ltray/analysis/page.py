@@ -211,7 +211,7 @@ def _costs(run: RunFolder, rows: Rows, dense: Sequence[Row], done: Sequence[Row]
     trained = [*dense, *done]
     return {
         **speedup_content(_of_sweeps(run, rows), dense, done, launches),
-        "machine": accounts.machine(launches[-1]) if launches else None,
+        "machine": accounts.machine(launches) if launches else None,
         "trained_on": {
             label: accounts.counted(trained, column)
             for label, column in accounts.TRAINED_ON.items()
