@@ -4,6 +4,7 @@ import random
 from collections.abc import Sequence
 from datetime import timedelta
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,8 +25,10 @@ from ltray.analysis.measured import (
 )
 from ltray.analysis.planning.scaling_laws import karp_flatt
 from ltray.analysis.serial_share import serial_share
-from ltray.analysis.trials import has_times, spans_of, trials_of
+from ltray.analysis.trials import has_times, of_sweeps, spans_of, trials_of
 from ltray.analysis.usage import gpu_means, gpu_moments, mean_use, step_times
+from ltray.files import write_json
+from ltray.layout import RunFolder
 from ltray.lottery.tickets import grid
 
 TICKETS = grid(experiment_of(sparsities=(0.5, 0.9), reset_epochs=(0, 2), replicates=1))
@@ -225,6 +228,22 @@ def test_rows_without_times_are_left_out() -> None:
     assert retrainings([failed_row(TICKETS[0]), backwards, unknown], []) is None
     assert retrainings([], [launch()]) is None
     assert len(trials_of([row("a", 0, 1, attempts=None), backwards])) == 1
+
+
+def test_copies_that_tell_of_stability_are_no_trials_of_a_sweep(tmp_path: Path) -> None:
+    import pandas as pd
+
+    run = RunFolder(tmp_path)
+    rows = [*FIVE, gpu("copy", "0", 100, 110), failed_row(TICKETS[0])]
+    assert of_sweeps(run, rows) == rows
+    run.stability.path.mkdir(parents=True)
+    write_json(run.stability.launches, {"launches": [launched(90, 120)]})
+    assert of_sweeps(run, rows) == [*FIVE, rows[-1]]
+    frame = pd.DataFrame(rows)
+    for column in ("started_at", "finished_at"):
+        frame[column] = pd.to_datetime(frame[column])
+    left = of_sweeps(run, frame.to_dict("records"))
+    assert [row["status"] for row in left] == ["done"] * 5 + ["failed"]
 
 
 def test_a_data_frames_rows_give_the_same() -> None:

@@ -41,6 +41,7 @@ from ltray.analysis.statistics import (
     over_of,
 )
 from ltray.analysis.templates import rendered
+from ltray.analysis.trials import of_sweeps
 from ltray.experiment import Experiment
 from ltray.files import is_there, read_json, write_whole
 from ltray.given import GivenExperiment
@@ -210,25 +211,13 @@ def _costs(run: RunFolder, rows: Rows, dense: Sequence[Row], done: Sequence[Row]
     launches = read_json(run.launches)["launches"] if is_there(run.launches) else []
     trained = [*dense, *done]
     return {
-        **speedup_content(_of_sweeps(run, rows), dense, done, launches),
+        **speedup_content(of_sweeps(run, rows.tickets.values()), dense, done, launches),
         "machine": accounts.machine(launches) if launches else None,
         "trained_on": {
             label: accounts.counted(trained, column)
             for label, column in accounts.TRAINED_ON.items()
         },
     }
-
-
-def _of_sweeps(run: RunFolder, rows: Rows) -> list[Row]:
-    """The rows but for those that were trained to see how stable training is."""
-    path = run.stability.launches
-    launches = read_json(path)["launches"] if is_there(path) else []
-    aside = [(launch["started_at"], launch["finished_at"]) for launch in launches]
-    return [
-        row
-        for row in rows.tickets.values()
-        if not any(start <= (row["started_at"] or "") <= end for start, end in aside)
-    ]
 
 
 def _accuracy_figures(

@@ -12,6 +12,8 @@ from typing import Any
 
 from ltray.analysis.accounts import Launch
 from ltray.analysis.columns import Row
+from ltray.files import is_there, read_json
+from ltray.layout import RunFolder
 
 NONE = timedelta()
 
@@ -118,6 +120,26 @@ class Span:
 def known(value: Any) -> Any:
     """The value of a row; None for the NaN or NaT that a data frame has in its place."""
     return None if value is None or value != value else value  # noqa: PLR0124 (only NaN differs)
+
+
+def of_sweeps(run: RunFolder, rows: Iterable[Row]) -> list[Row]:
+    """The rows but for those that were trained to see how stable training is.
+
+    Args:
+        rows: of the run's tickets, as for `trials_of`.
+    """
+    path = run.stability.launches
+    launches = read_json(path)["launches"] if is_there(path) else []
+    aside = [
+        tuple(datetime.fromisoformat(launch[key]) for key in ("started_at", "finished_at"))
+        for launch in launches
+    ]
+    return [
+        row
+        for row in rows
+        if known(row["started_at"]) is None
+        or not any(start <= _time(row, "started_at") <= end for start, end in aside)
+    ]
 
 
 def trials_of(rows: Iterable[Row]) -> list[Trial]:
