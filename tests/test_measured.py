@@ -291,12 +291,18 @@ def test_plan_against_fact() -> None:
     planned = {"after": 10.0, "seconds": 40.0, "low": 30.0, "high": 50.0}
     launches = [
         launched(0, 20),
-        {**launched(30, 80), "planned": planned},
-        {**launched(90, 200), "planned": planned},
-        {**launched(300, None), "planned": planned},
+        {**launched(30, 80), "planned": planned, "reached_report": True},
+        {**launched(90, 200, report=1.0), "planned": planned},  # as records were once
+        {**launched(300, None), "planned": planned, "reached_report": True},
     ]
     assert forecasts(launches) == [Forecast(**planned, took=50.0), Forecast(**planned, took=110.0)]
     assert [one.held for one in forecasts(launches)] == [True, False]
+
+
+def test_no_plan_is_judged_by_a_launch_that_was_interrupted() -> None:
+    planned = {"after": 10.0, "seconds": 40.0, "low": 30.0, "high": 50.0}
+    cut_off = {**launched(0, 20, retrainings=5.0), "planned": planned}
+    assert forecasts([cut_off, cut_off | {"reached_report": False}]) == []
 
 
 def listed(durations: Sequence[float], slots: int, pause: float) -> list[Row]:

@@ -153,8 +153,9 @@ def test_long_gpu_use_is_thinned_out_to_means() -> None:
 
 def test_section_of_a_finished_sweep(tmp_path: Path) -> None:
     run = write_run(tmp_path, SMALL, side_by_side(gpu_utilisation=0.8))
+    told = launched(-15, 35, **STAGES) | {"reached_report": True}
     planned = {"after": 12.0, "seconds": 40.0, "low": 30.0, "high": 60.0}
-    write_json(run.launches, {"launches": [{**launched(-15, 35, **STAGES), "planned": planned}]})
+    write_json(run.launches, {"launches": [{**told, "planned": planned}]})
     page = page_of(run, SMALL)
     # Each trial is 15 s long, the last one ends after 18 s.
     assert "4 trials, each a process that trains tickets together, trained 4 tickets" in page.text

@@ -255,11 +255,16 @@ def amdahl_points(whole: WholeSweep) -> list[tuple[float, float]]:
 
 
 def forecasts(launches: Sequence[Launch]) -> list[Forecast]:
-    """Plan against fact, of each launch that recorded a plan (`planned`) and its end."""
+    """Plan against fact, of each launch that recorded a plan (`planned`) and was not cut off.
+
+    Records without `reached_report` are older.
+    """
     return [
         Forecast(planned["after"], planned["seconds"], planned["low"], planned["high"], took)
         for launch in launches
-        if (planned := launch.get("planned")) and (took := wall_seconds(launch)) is not None
+        if (planned := launch.get("planned"))
+        and launch.get("reached_report", "report" in launch["stages"])
+        and (took := wall_seconds(launch)) is not None
     ]
 
 

@@ -28,6 +28,7 @@ class Launch:
         demands: what it asks of every process that works for it.
         broken: GPUs that it found to fail.
         make_tracker: gives what the trials' reports are handed on to, where a person wants that.
+        reached_report: whether a sweep has come as far as that.
     """
 
     def __init__(
@@ -40,6 +41,7 @@ class Launch:
         self.demands = demands
         self.broken = broken
         self.make_tracker = make_tracker
+        self.reached_report = False
         self._path = record
         self._before = read_json(self._path)["launches"] if is_there(self._path) else []
         self._started = datetime.now(UTC)
@@ -92,6 +94,7 @@ class Launch:
         me = {
             "started_at": self._started.isoformat(timespec="microseconds"),
             "finished_at": datetime.now(UTC).isoformat(timespec="microseconds"),
+            "reached_report": self.reached_report,
             "stages": self._stages,
             "planned": self._planned or None,
             "machine": self._machine,

@@ -176,6 +176,7 @@ def _sweep(  # noqa: PLR0913, PLR0917 (what a launch needs)
                 lease.check()  # they would be older than those of a driver that took over
                 tables = partial(write_tables, run.folder, rows, run.experiment.report.margin)
                 patiently(tables, run.folder.path)
+        launch.reached_report = True
         patiently(launch.write, run.folder.path)  # the report shows it
         with launch.stage("report"):
             patiently(partial(_show, run, rows, say), run.folder.path)
