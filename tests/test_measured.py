@@ -18,15 +18,14 @@ from ltray.analysis.measured import (
     REASONS,
     Forecast,
     Retrainings,
-    amdahl_points,
     forecasts,
     retrainings,
-    whole_sweep,
 )
 from ltray.analysis.planning.scaling_laws import karp_flatt
 from ltray.analysis.serial_share import serial_share
 from ltray.analysis.trials import has_times, of_sweeps, spans_of, trials_of
 from ltray.analysis.usage import gpu_means, gpu_moments, mean_use, step_times
+from ltray.analysis.whole_sweep import amdahl_points, whole_sweep
 from ltray.files import write_json
 from ltray.layout import RunFolder
 from ltray.lottery.tickets import grid
@@ -262,7 +261,7 @@ def test_a_data_frames_rows_give_the_same() -> None:
 def test_whole_sweep_by_hand() -> None:
     stages = {"start_Ray": 5.0, "dense_run": 10.0, "retrainings": 34.0}
     launches = [launched(-15, 35, **stages)]
-    whole = whole_sweep(found(FIVE, launches), launches)
+    whole = whole_sweep(found(FIVE, launches), launches, [])
     assert whole is not None
     assert whole.serial_seconds == 15
     assert whole.wall_seconds == 50
@@ -275,16 +274,43 @@ def test_whole_sweep_by_hand() -> None:
     assert amdahl_points(whole) == [(1.0, 1.0), (2.0, whole.amdahl), (4.0, pytest.approx(16 / 7))]
 
 
+@pytest.mark.parametrize(
+    ("dense", "took", "speedup", "serial", "at_most"),
+    [
+        # Ten runs of 60 s beside each other and 6,000 s of trials, on ten workers.
+        ([(0, 60)] * 10, 60, 10.0, 60, 10.0),
+        # Two after each other on the same worker, beside a longer one; 5 s of starts.
+        ([(5, 35), (35, 65), (5, 45)], 65, (5 + 100 + 6000) / 665, 5 + 40, 6105 / (45 + 600)),
+        # One alone, with 2 s before it and 3 s after it.
+        ([(2, 57)], 60, 6060 / 660, 60, 6060 / 660),
+        # None of this launch.
+        ([(-100, -40)], 60, 6060 / 660, 60, 6060 / 660),
+    ],
+)
+def test_dense_runs_side_by_side_are_work_for_one_worker(
+    dense: list[tuple[float, float]], took: float, speedup: float, serial: float, at_most: float
+) -> None:
+    launches = [launched(0, took + 600, dense_run=took, retrainings=600)]
+    trials = [gpu(str(number), str(number), took, took + 600) for number in range(10)]
+    runs = [row("none", start, end) for start, end in dense]
+    whole = whole_sweep(found(trials, launches), launches, runs)
+    assert whole is not None
+    assert whole.speedup == pytest.approx(speedup)
+    assert whole.serial_seconds == pytest.approx(serial)
+    assert whole.amdahl == pytest.approx(at_most)
+    assert whole.limit == pytest.approx(whole.alone_seconds / serial)
+
+
 def test_whole_sweep_counts_launches_that_ended() -> None:
     dense_only = launched(-100, -80, dense_run=15.0)
     launches = [dense_only, launched(-15, 35, start_Ray=5.0, retrainings=34.0), launched(90, None)]
     measured = found([*FIVE, gpu("f", "0", 100, 200)], launches)
-    whole = whole_sweep(measured, launches)
+    whole = whole_sweep(measured, launches, [])
     assert whole is not None
     assert (whole.launches, whole.serial_seconds, whole.wall_seconds) == (2, 20, 70)
     assert (whole.work_seconds, whole.workers) == (45, 2)
-    assert whole_sweep(measured, [launched(-15, None)]) is None
-    assert whole_sweep(measured, []) is None
+    assert whole_sweep(measured, [launched(-15, None)], []) is None
+    assert whole_sweep(measured, [], []) is None
 
 
 def test_plan_against_fact() -> None:

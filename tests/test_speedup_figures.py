@@ -14,12 +14,12 @@ from test_results import NOON, experiment_of, failed_row, ticket_row, write_run
 
 from ltray.analysis.columns import Row
 from ltray.analysis.gantt import gantt, is_grouped
-from ltray.analysis.measured import whole_sweep
 from ltray.analysis.page import write_report
 from ltray.analysis.speedup_figures import amdahl_curve, gpu_use_over_time, step_time_curves
 from ltray.analysis.speedup_section import speedup_content
 from ltray.analysis.trials import trials_of
 from ltray.analysis.usage import gpu_moments, step_times
+from ltray.analysis.whole_sweep import whole_sweep
 from ltray.files import write_json
 from ltray.lottery.tickets import Ticket
 
@@ -114,7 +114,7 @@ def test_share_of_a_group_is_that_of_its_slots() -> None:
 def test_amdahl_figure_says_what_it_shows() -> None:
     launches = [launched(-15, 35, **STAGES)]
     measured = found(FIVE, launches)
-    whole = whole_sweep(measured, launches)
+    whole = whole_sweep(measured, launches, [])
     assert whole is not None
     said = words(amdahl_curve(measured, whole))
     assert said[0] == (

@@ -7,9 +7,8 @@ from itertools import pairwise
 from statistics import median_low
 from typing import Literal, get_args
 
-from ltray.analysis.accounts import RETRAININGS, Launch, wall_seconds
+from ltray.analysis.accounts import Launch, wall_seconds
 from ltray.analysis.columns import Row
-from ltray.analysis.planning.scaling_laws import amdahl, amdahl_limit, gustafson
 from ltray.analysis.trials import NONE, Slot, Span, Trial, spans_of, trials_of
 
 Reason = Literal["start-up", "waiting", "failures", "straggler"]
@@ -96,69 +95,6 @@ class Retrainings:
 
 
 @dataclass(frozen=True)
-class WholeSweep:
-    """A sweep from its first command to its end, with what everyone waited for; in seconds.
-
-    Attributes:
-        launches: how many were counted: those that wrote down their end.
-        serial_seconds: of every stage but the retrainings.
-        work_seconds: of the trials, one after the other.
-        makespan_seconds: in which they trained.
-        retraining_seconds: of that stage; it also has the first trials' start and the last's end.
-        wall_seconds: from start to end of the launches.
-        workers: p, as of the retrainings.
-    """
-
-    launches: int
-    serial_seconds: float
-    work_seconds: float
-    makespan_seconds: float
-    retraining_seconds: float
-    wall_seconds: float
-    workers: float
-
-    @property
-    def speedup(self) -> float:
-        """(serial stages + work) / wall time."""
-        return (self.serial_seconds + self.work_seconds) / self.wall_seconds
-
-    @property
-    def serial_share(self) -> float:
-        """s = serial / (serial + work), of the time on one worker."""
-        return self.serial_seconds / (self.serial_seconds + self.work_seconds)
-
-    @property
-    def amdahl(self) -> float:
-        """What p workers give at most, with this serial share."""
-        return amdahl(self.workers, self.serial_share)
-
-    @property
-    def limit(self) -> float:
-        """What any number of workers gives at most."""
-        return amdahl_limit(self.serial_share)
-
-    @property
-    def around_seconds(self) -> float:
-        """Of the stage of retrainings: before the first trial trained, and after the last."""
-        return max(0.0, self.retraining_seconds - self.makespan_seconds)
-
-    @property
-    def unstaged_seconds(self) -> float:
-        """Of the wall time: in no stage."""
-        return max(0.0, self.wall_seconds - self.serial_seconds - self.retraining_seconds)
-
-    @property
-    def unshared_share(self) -> float:
-        """Of the wall time: outside the makespan of the retrainings."""
-        return max(0.0, 1 - self.makespan_seconds / self.wall_seconds)
-
-    @property
-    def gustafson(self) -> float:
-        """Scaled speed-up s + (1 - s) p with `unshared_share`, were no slot ever idle."""
-        return gustafson(self.workers, self.unshared_share)
-
-
-@dataclass(frozen=True)
 class Forecast:
     """What a launch said that it would take from its start, in seconds, and what it took.
 
@@ -216,42 +152,6 @@ def slot_uses(span: Span, first_launch: bool) -> list[SlotUse]:
         idle.append(IdleStretch("straggler", last.end, span.end))
         found.append(SlotUse(slot, tuple(one for one in idle if one.start < one.end)))
     return found
-
-
-def whole_sweep(found: Retrainings, launches: Sequence[Launch]) -> WholeSweep | None:
-    """The sweep with its serial stages; None where no launch with retrainings has ended.
-
-    Launches that prepared or trained the dense run only count too. What trained in a launch
-    that left no record is not in it.
-    """
-    ended = {
-        number: wall
-        for number, launch in enumerate(launches)
-        if (wall := wall_seconds(launch)) is not None
-    }
-    spans = tuple(span for span in found.spans if span.launch in ended)
-    wall = sum(ended.values())
-    if not spans or not wall:
-        return None
-    counted = Retrainings(spans, ())
-    stages = [launches[number]["stages"] for number in ended]
-    return WholeSweep(
-        launches=len(ended),
-        serial_seconds=sum(
-            seconds for of in stages for name, seconds in of.items() if name != RETRAININGS
-        ),
-        work_seconds=counted.work.total_seconds(),
-        makespan_seconds=counted.makespan.total_seconds(),
-        retraining_seconds=sum(of.get(RETRAININGS, 0.0) for of in stages),
-        wall_seconds=wall,
-        workers=counted.workers,
-    )
-
-
-def amdahl_points(whole: WholeSweep) -> list[tuple[float, float]]:
-    """(workers, what they give at most with the sweep's serial share), up to twice its workers."""
-    counts = {2.0**power for power in range(1, 20) if 2.0**power <= 2 * whole.workers}
-    return [(p, amdahl(p, whole.serial_share)) for p in sorted({1.0, whole.workers, *counts})]
 
 
 def forecasts(launches: Sequence[Launch]) -> list[Forecast]:

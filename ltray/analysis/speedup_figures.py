@@ -15,9 +15,9 @@ from ltray.analysis.figures import (
     styled,
     svg_of,
 )
-from ltray.analysis.measured import Retrainings, WholeSweep
-from ltray.analysis.planning.scaling_laws import amdahl
+from ltray.analysis.measured import Retrainings
 from ltray.analysis.usage import GpuMoment, StepTime
+from ltray.analysis.whole_sweep import WholeSweep
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -29,7 +29,7 @@ def amdahl_curve(found: Retrainings, whole: WholeSweep) -> str:
     """What Amdahl's law gives the sweep with p workers, and what was measured."""
     most = 2 * max(2, ceil(whole.workers))
     counts = [1 + (most - 1) * number / 60 for number in range(61)]
-    curve = [amdahl(count, whole.serial_share) for count in counts]
+    curve = [whole.amdahl_on(count) for count in counts]
     highest = max(*curve, whole.speedup, found.speedup)
     with styled():
         figure, axes = new_axes()

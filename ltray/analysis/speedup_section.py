@@ -15,14 +15,13 @@ from ltray.analysis.measured import (
     REASONS,
     Retrainings,
     SlotUse,
-    amdahl_points,
     forecasts,
     retrainings,
-    whole_sweep,
 )
 from ltray.analysis.serial_share import serial_share
 from ltray.analysis.trials import has_times
 from ltray.analysis.usage import gpu_means, gpu_moments, mean_use, step_times
+from ltray.analysis.whole_sweep import amdahl_points, whole_sweep
 
 MOST_LISTED = 500
 _SEED = 0  # the page is the same bytes each time it is made
@@ -85,15 +84,15 @@ def speedup_content(
         "forecasts": forecasts(launches),
         "retrainings": found,
         "timeless": sum(not has_times(row) for row in rows),
-        **(_parallel(found, rows, launches) if found else {}),
+        **(_parallel(found, rows, dense, launches) if found else {}),
     }
 
 
 def _parallel(
-    found: Retrainings, rows: Sequence[Row], launches: Sequence[Launch]
+    found: Retrainings, rows: Sequence[Row], dense: Sequence[Row], launches: Sequence[Launch]
 ) -> dict[str, Any]:
     trials = [trial for span in found.spans for trial in span.trials]
-    whole = whole_sweep(found, launches)
+    whole = whole_sweep(found, launches, dense)
     moments = gpu_moments(trials)
     steps = step_times(rows)
     return {

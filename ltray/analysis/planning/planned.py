@@ -61,6 +61,7 @@ class Plan:
         work: on one worker.
         serial: the share of the training on one worker that more workers do not share: the
             longest dense run, which all its tickets wait for.
+        beside: the share of the other dense runs, which can train beside the longest.
         on: in order of workers.
     """
 
@@ -71,6 +72,7 @@ class Plan:
     dense_runs: int
     work: Work
     serial: float
+    beside: float
     on: Sequence[OnWorkers]
 
     @property
@@ -80,7 +82,7 @@ class Plan:
 
     def amdahl(self, workers: float) -> float:
         """The law's speed-up of the training."""
-        return amdahl(workers, self.serial)
+        return amdahl(workers, self.serial, self.beside)
 
 
 @dataclass(frozen=True)
@@ -189,6 +191,7 @@ def planned(  # noqa: PLR0913, PLR0917 (what there is, and what of it is done)
         dense_runs=to_do.dense_runs,
         work=work,
         serial=longest_dense / training if training else 0.0,
+        beside=(work.dense.likely - longest_dense) / training if training else 0.0,
         on=[to_do.on(number) for number in sorted(set(workers))],
     )
 

@@ -1,17 +1,22 @@
 """How much faster p workers are: the laws of Amdahl, Gustafson, and Karp and Flatt."""
 
 
-def amdahl(workers: float, serial: float) -> float:
+def amdahl(workers: float, serial: float, beside: float = 0.0) -> float:
     """Speed-up S(p) = 1 / (s + (1 - s) / p) of a job of fixed size.
+
+    Where a part b can be done beside the serial one, which all the rest waits for, the law holds
+    for these two and for the rest: S(p) = 1 / (max(s, (s + b) / p) + (1 - s - b) / p).
 
     Args:
         workers: p, at least 1.
         serial: s in [0, 1], the share of the job's time on one worker that p do not share.
+        beside: b, a share of that time too.
 
     Source: Amdahl 1967, "Validity of the single processor approach to achieving large scale
         computing capabilities".
     """
-    return 1 / (serial + (1 - serial) / workers)
+    first = max(serial, (serial + beside) / workers)
+    return 1 / (first + (1 - serial - beside) / workers)
 
 
 def amdahl_limit(serial: float) -> float:
