@@ -4,13 +4,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from heapq import heapify, heapreplace
 from random import Random
-from statistics import quantiles
+from statistics import stdev
 
+from ltray.analysis.intervals import CONFIDENCE
 from ltray.analysis.measured import Retrainings
 from ltray.analysis.planning.scaling_laws import karp_flatt
 from ltray.analysis.trials import Span
 
-RESAMPLES = 1000
+RESAMPLES = 400
 _MOST_SCHEDULED = 2_000_000  # trials in all resamples together: a second or two
 
 
@@ -50,30 +51,32 @@ class _Seconds:
 def serial_share(found: Retrainings, random: Random) -> SerialShare | None:
     """The serial share that the speed-up of the retrainings stands for; None for one worker.
 
-    Every idle moment counts as if it were work that cannot be shared. The interval is a
-    bootstrap: as many trials, and pauses between them, are drawn with replacement from the
-    measured ones and given to the slots as they become free; the 2.5 % and 97.5 % quantiles of
-    the share, moved so that their median is the measured one, are the interval's ends.
+    Every idle moment counts as if it were work that cannot be shared. The interval is Student's
+    t times a bootstrap's standard error to both sides: as many trials, and pauses between them,
+    are drawn with replacement from the measured ones and given to the slots as they become free.
+    The draws' own quantiles would not do: what ends last makes their distribution skew, to the
+    other side than the error's. Of a sweep with one trial a slot it is too narrow all the same.
 
     Args:
         random: decides what is drawn; the same gives the same interval.
 
     Source: Karp and Flatt 1990, "Measuring parallel processor performance"; Efron 1979,
-        "Bootstrap methods".
+        "Bootstrap methods"; Student 1908, "The probable error of a mean".
     """
+    from scipy.special import stdtrit
+
     if found.workers <= 1 or not found.makespan:
         return None
     share = karp_flatt(found.workers, found.speedup)
     parts = [_seconds(span) for span in found.spans]
     trials = sum(len(part.trials) for part in parts)
     resamples = max(40, min(RESAMPLES, _MOST_SCHEDULED // trials))
-    drawn = [_drawn_share(parts, random) for _ in range(resamples)]
-    cuts = quantiles(drawn, n=40, method="inclusive")
-    low, middle, high = cuts[0], cuts[19], cuts[38]
+    error = stdev(_drawn_share(parts, random) for _ in range(resamples))
+    half = float(stdtrit(trials - 1, (1 + CONFIDENCE) / 2)) * error
     return SerialShare(
         share=share,
-        low=max(0.0, share + low - middle),
-        high=min(max(1.0, share), share + high - middle),
+        low=max(0.0, share - half),
+        high=min(max(1.0, share), share + half),
         resamples=resamples,
     )
 
