@@ -14,7 +14,7 @@ from ltray.analysis.planning.checkpointing import Interruptions, slowdown
 from ltray.analysis.planning.costs import Costs, Starting, Training, given
 from ltray.analysis.planning.estimate import NOTHING, Estimate, exactly
 from ltray.analysis.planning.planned import best_tickets_per_trial, planned, workers_that_pay
-from ltray.analysis.planning.spending import interrupted, interrupted_seconds, interruptions
+from ltray.analysis.planning.spending import interrupted, interrupted_whole, interruptions
 from ltray.analysis.planning.text import Shown, lines
 from ltray.analysis.planning.wording import hours, short
 from ltray.experiment import Experiment
@@ -282,7 +282,9 @@ def test_interruptions_lengthen_the_training_alone() -> None:
     assert 1 < times_as_long < 1.01
     on = plan.on[0]
     expected = 30 * 360 * times_as_long + on.whole.likely - 30 * 360
-    assert interrupted_seconds(on, found) == pytest.approx(expected)
+    whole = interrupted_whole(on, found)
+    assert whole is not None
+    assert whole.likely == pytest.approx(expected)
     by_worker = next(
         line for line in interruptions(plan, 24) if line.split()[:2] == ["1", "worker"]
     )
@@ -307,6 +309,22 @@ def test_a_price_is_that_of_the_machines_that_hold_the_workers() -> None:
     text = "\n".join(lines(Shown(plan, "none", instance=("rack", prices))))
     assert "On rack, 2 workers each, at 3 EUR an hour" in text
     assert "4 workers on 2 machines        12.00 EUR" in text  # 2 h of 2 machines
+
+
+def test_machines_are_paid_for_as_long_as_interruptions_keep_them() -> None:
+    plan = planned(experiment(4, [0], 10), costs(given(360.0)), [4])
+    machine = Instance(cpus=8, gpus=2, per_hour=3.0)
+    prices = Prices(as_of="today", currency="EUR", where="here", instances={"rack": machine})
+    shown = Shown(plan, "none", instance=("rack", prices), hours_between=0.2)
+    times_as_long = slowdown(300, interrupted(plan, 0.2))
+    assert times_as_long > 1.5
+    price = 12 * times_as_long
+    assert f"4 workers on 2 machines {price:>12.2f} EUR" in "\n".join(lines(shown))
+    (on,) = as_json(shown)["workers"]
+    assert on["price"]["likely"] == pytest.approx(price)
+    never = replace(shown, hours_between=0.001)
+    assert "4 workers on 2 machines without end" in "\n".join(lines(never))
+    assert as_json(never)["workers"][0]["price"] is None
 
 
 @for_all(

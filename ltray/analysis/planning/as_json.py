@@ -6,7 +6,7 @@ from ltray.analysis.planning.bill import bill, workers_on
 from ltray.analysis.planning.checkpointing import dalys_interval, youngs_interval
 from ltray.analysis.planning.estimate import Estimate
 from ltray.analysis.planning.planned import OnWorkers, best_tickets_per_trial, workers_that_pay
-from ltray.analysis.planning.spending import interrupted, interrupted_seconds
+from ltray.analysis.planning.spending import held, interrupted
 from ltray.analysis.planning.text import Shown
 
 
@@ -70,8 +70,8 @@ def _on(shown: Shown, on: OnWorkers) -> dict[str, Any]:
 def _interrupted(shown: Shown, on: OnWorkers) -> dict[str, float | None]:
     if shown.hours_between is None:
         return {}
-    found = interrupted(shown.plan, shown.hours_between)
-    return {"whole_interrupted": interrupted_seconds(on, found)}
+    whole = held(shown.plan, on, shown.hours_between)
+    return {"whole_interrupted": whole.likely if whole else None}
 
 
 def _price(shown: Shown, on: OnWorkers) -> dict[str, Any]:
@@ -80,8 +80,13 @@ def _price(shown: Shown, on: OnWorkers) -> dict[str, Any]:
     name, prices = shown.instance
     found = prices.instance(name)
     each = workers_on(found, shown.plan.experiment.sweep)
-    machines, price = bill(on.workers, on.whole, found, each)
-    return {"machines": machines, "price": _range(price), "currency": prices.currency}
+    seconds = held(shown.plan, on, shown.hours_between)
+    machines, price = bill(on.workers, seconds, found, each)
+    return {
+        "machines": machines,
+        "price": _range(price) if price else None,
+        "currency": prices.currency,
+    }
 
 
 def _range(estimate: Estimate) -> dict[str, float]:

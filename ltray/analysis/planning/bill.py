@@ -98,8 +98,10 @@ def _cpus(instance: Instance, gpus: int) -> int:
 
 
 def bill(
-    workers: int, whole_seconds: Estimate, instance: Instance, workers_each: int
-) -> tuple[int, Estimate]:
-    """(machines, price) of holding machines for so many workers from start to report."""
+    workers: int, held_seconds: Estimate | None, instance: Instance, workers_each: int
+) -> tuple[int, Estimate | None]:
+    """(machines, price) of holding machines for so many workers; None where that has no end."""
     machines = ceil(workers / workers_each)
-    return machines, whole_seconds * (machines * instance.per_hour / 3600)
+    if held_seconds is None:
+        return machines, None
+    return machines, held_seconds * (machines * instance.per_hour / 3600)

@@ -9,6 +9,7 @@ from ltray.analysis.planning.checkpointing import (
     slowdown,
     youngs_interval,
 )
+from ltray.analysis.planning.estimate import Estimate
 from ltray.analysis.planning.planned import OnWorkers, Plan
 from ltray.analysis.planning.wording import hours
 from ltray.analysis.wording import data_size, quantity
@@ -31,11 +32,29 @@ def interrupted(plan: Plan, hours_between: float) -> Interruptions:
     )
 
 
-def interrupted_seconds(on: OnWorkers, found: Interruptions) -> float | None:
-    """From the command to the report, with states as ltray saves them; None where never."""
+def slowed_down(found: Interruptions) -> float | None:
+    """How many times as long training takes, with states as ltray saves them; None where never."""
     times_as_long = slowdown(SAVED_EVERY_SECONDS, found)
-    starts = on.whole.likely - on.training.likely
-    return None if times_as_long > NEVER else starts + times_as_long * on.training.likely
+    return None if times_as_long > NEVER else times_as_long
+
+
+def interrupted_whole(on: OnWorkers, found: Interruptions) -> Estimate | None:
+    """Seconds from the command to the report, likewise."""
+    times_as_long = slowed_down(found)
+    if times_as_long is None:
+        return None
+    return on.whole - on.training + on.training * times_as_long
+
+
+def held(plan: Plan, on: OnWorkers, hours_between: float | None) -> Estimate | None:
+    """Seconds that machines are held; None where workers are interrupted too often to end.
+
+    Args:
+        hours_between: of two interruptions of a worker, on average; None where there are none.
+    """
+    if hours_between is None:
+        return on.whole
+    return interrupted_whole(on, interrupted(plan, hours_between))
 
 
 def interruptions(plan: Plan, hours_between: float) -> Iterator[str]:
@@ -53,8 +72,8 @@ def interruptions(plan: Plan, hours_between: float) -> Iterator[str]:
     yield f"  {_times(slowdown(daly, found))} as long; {_times(mine)} with states every"
     yield f"  {SAVED_EVERY_SECONDS:.0f} s, the longest that ltray leaves between two"
     for on in plan.on:
-        seconds = interrupted_seconds(on, found)
-        took = "practically never ends" if seconds is None else hours(seconds)
+        whole = interrupted_whole(on, found)
+        took = "practically never ends" if whole is None else hours(whole.likely)
         yield f"  {quantity(on.workers, 'worker'):>16} {took:>31}"
 
 
@@ -62,18 +81,27 @@ def _times(slower: float) -> str:
     return f"over {NEVER:.0f} times" if slower > NEVER else f"{slower:.3f} times"
 
 
-def money(plan: Plan, name: str, prices: Prices) -> Iterator[str]:
-    """What machines of one kind cost that are held from the command to the report."""
+def money(
+    plan: Plan, name: str, prices: Prices, hours_between: float | None = None
+) -> Iterator[str]:
+    """What machines of one kind cost that are held from the command to the report.
+
+    Args:
+        hours_between: of two interruptions of a worker, on average; None where there are none.
+    """
     found = prices.instance(name)
     each = workers_on(found, plan.experiment.sweep)
     rate = f"{found.per_hour:g} {prices.currency} an hour"
     yield f"On {name}, {quantity(each, 'worker')} each, at {rate}"
     yield f"  ({prices.where}, as of {prices.as_of})"
     for on in plan.on:
-        machines, price = bill(on.workers, on.whole, found, each)
+        machines, price = bill(on.workers, held(plan, on, hours_between), found, each)
+        what = f"{quantity(on.workers, 'worker')} on {quantity(machines, 'machine')}"
+        if price is None:
+            yield f"  {what:>32} without end"
+            continue
         low, likely, high = (f"{end:,.2f}" for end in price.ends)
         spread = "" if low == high else f"   ({low} to {high})"
-        what = f"{quantity(on.workers, 'worker')} on {quantity(machines, 'machine')}"
         yield f"  {what:>32} {likely:>12} {prices.currency}{spread}"
     yield "  without head, storage and traffic; an epoch is taken to cost there what it costs here"
 

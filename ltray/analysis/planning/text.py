@@ -61,7 +61,7 @@ def _parts(shown: Shown) -> Iterator[Iterator[str]]:
     if shown.hours_between is not None:
         yield interruptions(plan, shown.hours_between)
     if shown.instance is not None:
-        yield money(plan, *shown.instance)
+        yield money(plan, *shown.instance, shown.hours_between)
     yield storage(shown.storage)
 
 
