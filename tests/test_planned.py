@@ -262,8 +262,20 @@ def test_another_pack_size_is_told_where_it_ends_a_twentieth_sooner() -> None:
 def test_how_long_workers_are_held_is_told() -> None:
     # A dense run of 1 h, then 2 retrainings of 1 h side by side.
     text = text_of(experiment(2, [0], 10), 360, [2])
-    assert "2 workers: held for 4.00 hours in all" in text
+    assert "2 workers: held for 4.00 worker-hours in all (GPU-hours, where each has a GPU);" in text
     assert "the training takes one worker 3.00 hours" in text
+
+
+@pytest.mark.parametrize(
+    ("gpus", "said", "gpu_hours"),
+    [(0, "4.00 worker-hours in all;", 0), (4, "4.00 worker-hours in all (16.00 GPU-hours);", 16)],
+)
+def test_gpu_hours_are_those_of_all_gpus_of_a_trial(gpus: int, said: str, gpu_hours: int) -> None:
+    case = experiment(2, [0], 10, sweep={"gpus_per_trial": gpus})
+    shown = Shown(planned(case, costs(given(360)), [2]), "none")
+    assert said in "\n".join(lines(shown))
+    (on,) = as_json(shown)["workers"]
+    assert (on["worker_hours"], on["gpu_hours"]) == (4, gpu_hours)
 
 
 @pytest.mark.parametrize(

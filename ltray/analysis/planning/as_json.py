@@ -57,6 +57,8 @@ def _on(shown: Shown, on: OnWorkers) -> dict[str, Any]:
         "retrainings": _range(on.retrainings),
         "training": _range(on.training),
         "whole": _range(on.whole),
+        "worker_hours": on.worker_hours,
+        "gpu_hours": plan.gpu_hours(on),
         "speedup_retrainings": _ratio(plan.work.retrainings, on.retrainings),
         "speedup_training": _ratio(plan.work.training, on.training),
         "speedup_amdahl": plan.amdahl(on.workers),

@@ -30,6 +30,11 @@ class OnWorkers:
     training: Estimate
     whole: Estimate
 
+    @property
+    def worker_hours(self) -> float:
+        """For which all of them are held, together."""
+        return self.workers * self.whole.likely / 3600
+
 
 @dataclass(frozen=True)
 class Work:
@@ -83,6 +88,11 @@ class Plan:
     def amdahl(self, workers: float) -> float:
         """The law's speed-up of the training."""
         return amdahl(workers, self.serial, self.beside)
+
+    def gpu_hours(self, on: OnWorkers) -> float:
+        """For which GPUs are held; with `gpus_per_trial: auto` as if each worker had one."""
+        each = self.experiment.sweep.gpus_per_trial
+        return on.worker_hours * (1 if each == "auto" else each)
 
 
 @dataclass(frozen=True)

@@ -68,11 +68,18 @@ def advice(plan: Plan, here: int | None) -> Iterator[str]:
             yield f"On {workers} `sweep.tickets_per_trial: {size}` would take"
             yield f"  {hours(seconds)} in place of {hours(on.whole.likely)}."
     chosen = next((on for on in plan.on if on.workers == here), plan.on[-1])
-    held = chosen.workers * chosen.whole.likely / 3600
     used = plan.work.training.likely / 3600
     workers = quantity(chosen.workers, "worker")
-    yield f"{workers}: held for {held:,.2f} hours in all (GPU-hours, where each has a GPU);"
+    held = f"{chosen.worker_hours:,.2f} worker-hours in all{_gpu_hours(plan, chosen)}"
+    yield f"{workers}: held for {held};"
     yield f"  the training takes one worker {used:,.2f} hours."
+
+
+def _gpu_hours(plan: Plan, on: OnWorkers) -> str:
+    each = plan.experiment.sweep.gpus_per_trial
+    if each == "auto":
+        return " (GPU-hours, where each has a GPU)"
+    return f" ({plan.gpu_hours(on):,.2f} GPU-hours)" if each else ""
 
 
 def _line(on: OnWorkers, seconds: Estimate, work: Estimate | None) -> str:
