@@ -123,6 +123,35 @@ def test_no_momentum_grows_where_step_is_given_a_closure(tmp_path: Path) -> None
         assert bool(momentum[part].any())
 
 
+@pytest.mark.parametrize("later", [False, True], ids=["in the optimizer", "added later"])
+def test_a_layer_that_is_frozen_at_first_stays_masked(tmp_path: Path, later: bool) -> None:
+    model, mask = load_ticket(exported(tmp_path / "t"))
+    frozen = model.get_parameter("fc1.weight").requires_grad_(False)
+    others = [value for value in model.parameters() if value is not frozen]
+    updates = torch.optim.SGD(others if later else model.parameters(), lr=0.1, momentum=0.9)
+    keep_masked(updates, model, mask)
+    images = torch.rand(16, 1, 8, 8, generator=torch.Generator().manual_seed(2))
+
+    def closure() -> float:
+        updates.zero_grad()
+        loss = model(images).square().sum()
+        loss.backward()
+        return float(loss.detach())
+
+    before = frozen.clone()
+    updates.step(closure)
+    assert torch.equal(frozen, before)
+    frozen.requires_grad_(True)
+    if later:
+        updates.add_param_group({"params": [frozen]})
+    updates.step(closure)
+    assert not torch.equal(frozen, before)
+    assert_masked(model, mask)
+    momentum = updates.state[frozen]["momentum_buffer"]
+    assert not bool(momentum[~mask["fc1.weight"]].any())
+    assert bool(momentum[mask["fc1.weight"]].any())
+
+
 def test_gradients_that_are_not_numbers_do_not_reach_masked_weights(tmp_path: Path) -> None:
     model, mask = load_ticket(exported(tmp_path / "t"))
     updates = torch.optim.AdamW(model.parameters())

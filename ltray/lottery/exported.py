@@ -150,7 +150,7 @@ def keep_masked(
 
     From now on gradients are masked when they come and before each `optimizer.step()`, so that no
     momentum or moment of a masked weight grows, and the weights after it. What there is by now is
-    masked at once.
+    masked at once. Frozen weights may be unfrozen later, and added to the optimizer then.
 
     Args:
         optimizer: any of torch's interface, with the network's own parameters.
@@ -160,16 +160,14 @@ def keep_masked(
     """
     apply_mask(model, mask)
     held = {id(one) for group in optimizer.param_groups for one in group["params"]}
-    every = _parameters(model, mask).items()
-    gone = {weight: ~mask[name] for name, weight in every if id(weight) in held}
-    if mask and not gone:
+    gone = {weight: ~mask[name] for name, weight in _parameters(model, mask).items()}
+    if gone and not any(id(weight) in held for weight in gone):
         mend = "make it of model.parameters(), of this very model"
         raise LtrayError("optimizer", "has none of the masked weights", mend)
 
     kept = _Kept(gone)
     kept.clear_state(optimizer)
-    for weight in gone:  # where step() is given a closure, gradients come after it has begun
-        weight.register_post_accumulate_grad_hook(kept.clear_gradient)  # type: ignore[no-untyped-call]
+    kept.watch_gradients()
     optimizer.register_step_pre_hook(kept.clear_gradients)
     optimizer.register_step_post_hook(kept.clear_weights)
 
@@ -183,13 +181,22 @@ class _Kept:
 
     def __init__(self, gone: dict[nn.Parameter, torch.Tensor]) -> None:
         self._gone = gone
+        self._watched: set[nn.Parameter] = set()
 
-    def clear_gradient(self, weight: nn.Parameter) -> None:
-        self._clear(weight, weight.grad)
+    def watch_gradients(self) -> None:
+        """Clear them when they come, which is within a step where that is given a closure.
+
+        A frozen weight cannot be watched.
+        """
+        for weight in self._gone:
+            if weight.requires_grad and weight not in self._watched:
+                weight.register_post_accumulate_grad_hook(self._clear_gradient)  # type: ignore[no-untyped-call]
+                self._watched.add(weight)
 
     def clear_gradients(self, *_: Any) -> None:
+        self.watch_gradients()
         for weight in self._gone:
-            self._clear(weight, weight.grad)
+            self._clear_gradient(weight)
 
     @torch.no_grad()
     def clear_weights(self, *_: Any) -> None:
@@ -200,6 +207,9 @@ class _Kept:
         for weight in self._gone:
             for value in optimizer.state.get(weight, {}).values():
                 self._clear(weight, value)
+
+    def _clear_gradient(self, weight: nn.Parameter) -> None:
+        self._clear(weight, weight.grad)
 
     def _clear(self, weight: nn.Parameter, value: object) -> None:
         if isinstance(value, torch.Tensor) and value.shape == weight.shape:
