@@ -1,6 +1,7 @@
 """What this machine has for its processes, or the container or batch job that they run in."""
 
 import os
+import platform
 from collections.abc import Iterator
 from math import ceil
 from pathlib import Path
@@ -33,6 +34,14 @@ def cpus() -> int:
         if len(quota) == TIME_AND_PERIOD:
             count = min(count, ceil(quota[0] / quota[1]))
     return max(1, count)
+
+
+def cpu_name() -> str:
+    """The CPU's model; its architecture where that is not told."""
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.machine()
 
 
 def _groups(controller: str) -> Iterator[Path]:

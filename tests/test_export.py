@@ -13,22 +13,22 @@ import torch
 import yaml
 from commands import run as command
 from conftest import MakeRun, small_document, train_without_ray
+from exports import exported
 from own_network import NETS, written
 from safetensors.torch import save_file
 
 from ltray import load_ticket, network_inputs, read_about
 from ltray.analysis.chosen import choose
-from ltray.analysis.exporting import export
 from ltray.analysis.results import Rows, collect
 from ltray.errors import LtrayError, StageFailed
 from ltray.experiment_file import read_experiment
-from ltray.files import read_json, write_json
+from ltray.files import read_json
 from ltray.layout import TicketFolder
 from ltray.locate import locate_experiment, write_experiment
 from ltray.lottery.masks import load_mask
 from ltray.lottery.snapshot import load_weights
 from ltray.run import Run
-from ltray.tensors import read_tensors, write_tensors
+from ltray.tensors import read_tensors
 from ltray.training.place import this_place
 from ltray.training.start import open_batches
 
@@ -77,15 +77,6 @@ def trained(tmp_path_factory: pytest.TempPathFactory, digits_shards: Path) -> Ru
     write_experiment(run)
     train_without_ray(run)
     return run
-
-
-def exported(run: Run, folder: Path, name: str | None = None, **how: Any) -> list[str]:
-    """Export a ticket; returns the lines that were said."""
-    lines: list[str] = []
-    chosen = choose(run, collect(run.folder), name, None)
-    arguments = {"licence": None, "with_onnx": False, **how}
-    export(run, chosen, folder, say=lines.append, **arguments)
-    return lines
 
 
 def folder_of(run: Run, about: dict[str, Any]) -> TicketFolder:
@@ -234,22 +225,6 @@ def test_damaged_weights_are_not_exported(make_run: MakeRun, tmp_path: Path) -> 
     with pytest.raises(StageFailed, match="is missing"):
         exported(run, tmp_path / "t", name)
     assert not (tmp_path / "t").exists()
-
-
-def test_another_network_than_was_trained_is_noticed(make_run: MakeRun, tmp_path: Path) -> None:
-    """The check looks at images: a record that speaks of other weights is told."""
-    run = make_run(reset__epochs=[0], prune__sparsities=[0.5])
-    train_without_ray(run)
-    ((_, name),) = collect(run.folder).tickets
-    folder = run.folder.replicate(0).ticket(name)
-    packed, header = read_tensors(folder.correct)
-    done = read_json(folder.done)
-    other = {split: ~bits for split, bits in packed.items()}
-    done["sha256"][folder.correct.name] = write_tensors(folder.correct, other, header)
-    write_json(folder.done, done)
-    with pytest.raises(StageFailed, match="is another on"):
-        exported(run, tmp_path / "t", name)
-    assert not (tmp_path / "t" / "ticket.json").exists()
 
 
 def test_a_network_of_ones_own_goes_along_as_text(tmp_path: Path, digits_shards: Path) -> None:

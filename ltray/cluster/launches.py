@@ -9,6 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from ltray import host
 from ltray.cluster.broken_gpus import BrokenGpus
 from ltray.cluster.nodes import Demands
 from ltray.cluster.resources import Cluster
@@ -86,7 +87,7 @@ class Launch:
             "cpus": cluster.cpus,
             "gpus": cluster.gpus,
             "gpu_names": list(cluster.gpu_names),
-            "cpu_name": _cpu_name(),
+            "cpu_name": host.cpu_name(),
         }
 
     def write(self) -> None:
@@ -111,10 +112,3 @@ def _version(package: str) -> str:
         return version(package)
     except PackageNotFoundError:
         return "not installed"  # ltray itself, in a checkout
-
-
-def _cpu_name() -> str:
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.machine()

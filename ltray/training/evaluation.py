@@ -82,7 +82,7 @@ class _Tally:
     def add(self, logits: Sequence[torch.Tensor], labels: torch.Tensor) -> None:
         """Take in a batch: each network's [B, classes], and [B]."""
         every = torch.stack(list(logits), dim=1)
-        hits = every.topk(min(5, every.shape[2])).indices == labels[:, None, None]
+        hits = best_five(every) == labels[:, None, None]
         self._top1.append(hits[:, :, 0])
         self._top5.append(hits.any(dim=2))
         wanted = labels[:, None].expand(-1, self._count).flatten()
@@ -104,6 +104,14 @@ class _Tally:
         # Where there are fewer images than processes one has none; its zeros change no dtype.
         mine = torch.cat(parts) if parts else torch.zeros(0, self._count, dtype=torch.bool)
         return group.joined(mine).t().contiguous()
+
+
+def best_five(logits: torch.Tensor) -> torch.Tensor:
+    """The classes of the largest logits, the best first: [..., classes] to [..., at most 5].
+
+    Of equal logits, which bfloat16 often gives, `argmax` may take another one.
+    """
+    return logits.topk(min(5, logits.shape[-1])).indices
 
 
 def _on_split(together: Sequence[Backend], batches: Batches, split: str) -> list[_Measured]:
