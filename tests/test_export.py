@@ -15,7 +15,7 @@ from commands import run as command
 from conftest import MakeRun, small_document, train_without_ray
 from exports import exported
 from own_network import NETS, written
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from ltray import load_ticket, network_inputs, read_about
 from ltray.analysis.chosen import choose
@@ -55,6 +55,16 @@ model, mask = load_ticket(".")
 with torch.inference_mode():
     right = model(network_inputs(".", images["pixels"])).argmax(dim=1) == images["labels"]
 print(int(right.sum()), all(not model.get_parameter(n)[~m].any() for n, m in mask.items()))
+"""
+
+# Around the card's own example.
+READ = """
+from safetensors.torch import load_file, save_file
+
+pixels = load_file("../images.safetensors")["pixels"]
+"""
+WRITE = """
+save_file({"logits": logits.detach()}, "../logits.safetensors")
 """
 
 
@@ -116,6 +126,36 @@ def test_a_machine_with_torch_and_safetensors_alone_is_right_on_as_many_images(
     )
     right = round(read_about(folder)["row"]["test_top1"] * len(labels))
     assert done.stdout.split() == [str(right), "True"]
+
+
+@pytest.mark.parametrize(
+    ("precision", "backend", "of_figures"),
+    [
+        ("bfloat16", "loop", torch.bfloat16),
+        ("float32", "loop", torch.float32),
+        ("bfloat16", "csr", torch.float32),
+    ],
+)
+def test_the_cards_example_computes_as_the_figures_were(
+    precision: str, backend: str, of_figures: torch.dtype, make_run: MakeRun, tmp_path: Path
+) -> None:
+    keys = {"train__precision": precision, "sweep__backend": backend}
+    run = make_run(reset__epochs=[0], prune__sparsities=[0.5], **keys)
+    train_without_ray(run)
+    ((_, name),) = collect(run.folder).tickets
+    exported(run, tmp_path / "t", name)
+    about = read_about(tmp_path / "t")
+    assert f"torch.{about['precision']}" == str(of_figures)
+    card = (tmp_path / "t" / "README.md").read_text()
+    example = card.split("```python\n")[1].split("```")[0]
+    pixels, labels = images_of_test(run)
+    save_file({"pixels": pixels}, tmp_path / "images.safetensors")
+    program = f"{READ}{example}{WRITE}"
+    subprocess.run([sys.executable, "-c", program], cwd=tmp_path / "t", check=True)
+    logits = load_file(tmp_path / "logits.safetensors")["logits"]
+    assert logits.dtype == of_figures
+    right = int((logits.argmax(dim=1) == labels).sum())
+    assert abs(right - about["row"]["test_top1"] * len(labels)) < 1.5  # a tie, another batch
 
 
 def images_of_test(run: Run) -> tuple[torch.Tensor, torch.Tensor]:

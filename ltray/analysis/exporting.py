@@ -45,7 +45,7 @@ from ltray.run import Run
 from ltray.say import Say
 from ltray.tensors import Tensors, read_tensors
 from ltray.training.first_weights import first_weights, own_mask
-from ltray.training.recheck import Rechecked, recheck
+from ltray.training.recheck import Rechecked, precision_of, recheck
 
 CARD = "README.md"
 LOADER = "load_ticket.py"
@@ -227,6 +227,7 @@ class _Export:
                 "std": list(std),
             },
             "class_names": [self.manifest.class_names[label] for label in self.classes],
+            "precision": precision_of(experiment, self.chosen.row["backend"]),
             "row": {name: value for name, value in self.chosen.row.items() if name not in LEFT_OUT},
             "experiment": described,
             "source_fingerprint": self.run.fingerprint,
