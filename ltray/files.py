@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, cast
 
 from ltray.errors import LtrayError
@@ -67,6 +67,15 @@ def absolute(text: str, folder: Path) -> Path:
 def is_local(path: Path) -> bool:
     """Whether it lies in a file system, and not in an object store."""
     return isinstance(path, Path)
+
+
+def lies_below(path: Path, folder: Path) -> bool:
+    """Whether a path leads into a folder, however both are written: links and `..` are followed."""
+    place, around = path.resolve(), folder.resolve()
+    if is_local(place) or is_local(around):
+        return around in place.parents
+    # Not as addresses: s3:// and s3a:// are one.
+    return PurePosixPath(cast("Any", around).path) in PurePosixPath(cast("Any", place).path).parents
 
 
 def is_there(path: Path) -> bool:

@@ -18,10 +18,10 @@ from ltray.experiment import (
     resolve,
 )
 from ltray.experiment_file import read_experiment, read_record
-from ltray.files import at, is_local, is_there, write_whole
+from ltray.files import at, is_local, is_there, lies_below, write_whole
 from ltray.given import GivenExperiment
 from ltray.layout import RunFolder, data_folder, run_folder
-from ltray.lottery.criterion_names import by_content, check_criterion
+from ltray.lottery.criterion_names import KEY, by_content, check_criterion
 from ltray.models.names import check_arch
 from ltray.own_code import OwnCode, is_own_code
 from ltray.run import Run
@@ -279,8 +279,8 @@ def _read_run(folder: RunFolder) -> Run:
 
 
 def _check_criterion_lies_outside(folder: RunFolder, criterion: str, sha256: str | None) -> None:
-    """Refuse a criterion that ltray cannot have written down: whoever gives a person a run's folder
-    must not give code with it.
+    """Refuse a criterion that ltray cannot have written down, or that lies among the runs: whoever
+    gives a person a run's folder must not give code with it.
     """
     if not is_own_code(criterion):
         return
@@ -288,8 +288,8 @@ def _check_criterion_lies_outside(folder: RunFolder, criterion: str, sha256: str
     found = None
     if sha256 is None:
         found = f"prune.criterion, {path}, has no hash in the first lines"
-    elif folder.path in Path(path).parents:
-        found = f"prune.criterion, {path}, is taken from the run's folder"
+    elif lies_below(at(path, KEY), folder.path.parent):
+        found = f"prune.criterion, {path}, lies among the runs"
     if found is not None:
         mend = "give the experiment's own file: code is not run on the word of a run's folder"
         raise LtrayError(str(folder.experiment), found, mend)

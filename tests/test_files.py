@@ -1,4 +1,4 @@
-"""What lies on the disk after a writer was killed."""
+"""What lies on the disk after a writer was killed, and where a path leads."""
 
 import os
 import time
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ltray.files import TEMPORARY_PREFIX, remove_abandoned, remove_folder
+from ltray.files import TEMPORARY_PREFIX, at, lies_below, remove_abandoned, remove_folder
 
 
 def test_only_files_that_a_killed_writer_left_long_ago_are_removed(tmp_path: Path) -> None:
@@ -51,3 +51,20 @@ def test_a_folder_is_removed_or_the_reason_is_told(tmp_path: Path) -> None:
     remove_folder(folder)
     remove_folder(folder)
     assert not folder.exists()
+
+
+@pytest.mark.parametrize(
+    ("path", "below"),
+    [
+        ("s3://bucket/root/run/mine.py", True),
+        ("s3a://bucket/root/mine.py", True),
+        ("s3://bucket/other/../root/mine.py", True),
+        ("s3://bucket/rooted/mine.py", False),
+        ("s3://bucket/root", False),
+        ("/bucket/root/mine.py", False),
+    ],
+)
+def test_a_path_in_a_store_lies_below_a_folder_however_it_is_written(
+    path: str, below: bool
+) -> None:
+    assert lies_below(at(path, "path"), at("s3://bucket/root", "folder")) == below

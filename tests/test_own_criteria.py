@@ -153,6 +153,23 @@ def test_a_runs_folder_brings_no_code_with_it(hashed: bool, tmp_path: Path) -> N
         locate(run.folder.path)
 
 
+@pytest.mark.parametrize(
+    "place",
+    ["/proc/self/cwd/root/{run}/evil.py", "{tmp}/root/../root/{run}/evil.py", "{tmp}/root/evil.py"],
+)
+def test_a_criterion_among_the_runs_is_refused_however_it_is_written(
+    place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    run = located(written(tmp_path / "mine"), tmp_path / "root")
+    evil = place.format(tmp=tmp_path, run=run.folder.path.name)
+    Path(evil).write_bytes((tmp_path / "mine/mine.py").read_bytes())
+    text = run.folder.experiment.read_text().replace(str(tmp_path / "mine/mine.py"), evil)
+    run.folder.experiment.write_text(text)
+    with pytest.raises(LtrayError, match=r"evil\.py, lies among the runs"):
+        locate(run.folder.path)
+
+
 def test_what_a_function_sets_for_its_process_is_put_back(tmp_path: Path) -> None:
     lines = ["torch.set_default_dtype(torch.float64)", "torch.set_grad_enabled(False)"]
     text = SMALLEST.replace("    return", "".join(f"    {one}\n" for one in lines) + "    return")
