@@ -16,7 +16,7 @@ from ltray.analysis.planning.estimate import NOTHING, Estimate, exactly
 from ltray.analysis.planning.planned import best_tickets_per_trial, planned, workers_that_pay
 from ltray.analysis.planning.spending import interrupted, interrupted_whole, interruptions
 from ltray.analysis.planning.text import Shown, lines
-from ltray.analysis.planning.wording import hours, short
+from ltray.analysis.planning.wording import hours, short, spread
 from ltray.experiment import Experiment
 from ltray.lottery.tickets import grid, key
 
@@ -284,6 +284,22 @@ def test_gpu_hours_are_those_of_all_gpus_of_a_trial(gpus: int, said: str, gpu_ho
 )
 def test_durations_in_the_unit_that_fits(seconds: float, said: str) -> None:
     assert short(seconds) == said
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "said"),
+    [
+        (27.4, 68.0, "27 to 68 s"),
+        (1440.0, 7164.0, "0.40 to 1.99 h"),
+        (0.01, 0.02, ""),
+        (60.0, 60.0, ""),
+        (9_546_000.0, 9_551_700.0, "2,651.67 to 2,653.25 h"),
+    ],
+)
+def test_ranges_have_two_decimals_of_hours_or_whole_seconds(
+    low: float, high: float, said: str
+) -> None:
+    assert spread(Estimate(low, low, high)) == said
 
 
 def test_interruptions_lengthen_the_training_alone() -> None:

@@ -10,7 +10,7 @@ from ltray.analysis.planning.planned import (
     workers_that_pay,
 )
 from ltray.analysis.planning.scaling_laws import amdahl_limit, gustafson
-from ltray.analysis.planning.wording import about, hours, times
+from ltray.analysis.planning.wording import hours, spread, times
 from ltray.analysis.wording import quantity
 
 SOONER = 0.95  # another pack size is worth a line when a sweep takes at most so much of the time
@@ -49,7 +49,7 @@ def whole_table(plan: Plan, here: int | None) -> Iterator[str]:
     yield f"{_COLUMNS if one else _COLUMNS[:40]}   range"
     for on in plan.on:
         mark = "  <- here" if on.workers == here else ""
-        yield f"{_line(on, on.whole, one)}   {about(on.whole)}{mark}"
+        yield f"{_line(on, on.whole, one)}   {spread(on.whole)}{mark}"
 
 
 def advice(plan: Plan, here: int | None) -> Iterator[str]:

@@ -14,7 +14,7 @@ from ltray.analysis.planning.scaling_tables import (
     whole_table,
 )
 from ltray.analysis.planning.spending import interruptions, money, storage
-from ltray.analysis.planning.wording import hours
+from ltray.analysis.planning.wording import hours, spread
 from ltray.analysis.planning.work import epochs_of, packs_left
 from ltray.analysis.wording import quantity
 from ltray.experiment import as_written
@@ -123,6 +123,5 @@ def _length(plan: Plan) -> str:
 
 
 def _row(what: str, seconds: Estimate) -> str:
-    low, high = (f"{end / 3600:,.2f}" for end in (seconds.low, seconds.high))
-    spread = "" if low == high else f"   ({low} to {high} h)"
-    return f"  {what:<37} {hours(seconds.likely):>31}{spread}"
+    ends = spread(seconds)
+    return f"  {what:<37} {hours(seconds.likely):>31}" + (f"   ({ends})" if ends else "")

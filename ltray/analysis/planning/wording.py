@@ -15,6 +15,14 @@ def hours(seconds: float) -> str:
     return text if seconds >= SHORT_SECONDS else f"{text} ({seconds:,.0f} s)"
 
 
+def spread(estimate: Estimate) -> str:
+    """`157.50 to 157.61 h`, below a quarter of an hour `27 to 68 s`; empty without a range."""
+    low, _, high = estimate.ends
+    unit, per, places = ("s", 1, 0) if high < SHORT_SECONDS else ("h", 3600, 2)
+    first, last = (f"{end / per:,.{places}f}" for end in (low, high))
+    return "" if first == last else f"{first} to {last} {unit}"
+
+
 def times(speedup: float) -> str:
     """A speed-up or an efficiency, with two decimals."""
     return f"{speedup:.2f}"
