@@ -173,6 +173,7 @@ def test_grids_are_joined_and_compared_where_both_have_a_cell(tmp_path: Path) ->
     assert "report.margin0.020.01" in page.text
     assert "1 node, 2 CPUs (Fast CPU), no GPU" in page.text
     assert page.tags.count("svg") == 1
+    assert "B495 %5 %50.00 %" in page.text.replace("\N{NARROW NO-BREAK SPACE}", " ")
     assert "is missing" in page.text
     assert "what each network has right, image by image, cannot be read" in page.text
 

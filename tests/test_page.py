@@ -22,8 +22,10 @@ from test_results import (
 
 from ltray.analysis import accounts, wording
 from ltray.analysis.columns import Row
+from ltray.analysis.figures import Curve
 from ltray.analysis.grid import cells
 from ltray.analysis.heat_map import heat_map, legend, tone
+from ltray.analysis.learning_curves import curves_table
 from ltray.analysis.page import write_report
 from ltray.analysis.results import collect
 from ltray.experiment import Experiment
@@ -310,6 +312,17 @@ def test_curves_are_said_to_be_of_the_replicate_that_they_are_of(tmp_path: Path)
     assert "; all of replicate 0." in page_of(run, experiment).text
     run.replicate(0).trajectory.unlink()
     assert "; all of replicate 1." in page_of(run, experiment).text
+
+
+def test_many_evaluations_are_thinned_in_the_table_of_curves() -> None:
+    every = [{"epoch": number / 9, "val_top1": number / 1000} for number in range(1, 496)]
+    late = every[200:]
+    table = curves_table([Curve("dense", None, every), Curve("late", 0, late)])
+    assert len(table) <= 20
+    assert table[-1] == (55.0, [0.495, 0.495])
+    assert all(top1s[0] == pytest.approx(9 * epoch / 1000) for epoch, top1s in table)
+    assert [top1s[1] is None for epoch, top1s in table] == [epoch < 201 / 9 for epoch, _ in table]
+    assert curves_table([]) == []
 
 
 def test_a_control_that_diverged_is_said(tmp_path: Path) -> None:

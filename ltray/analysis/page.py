@@ -19,7 +19,6 @@ from ltray.analysis.controls import (
 from ltray.analysis.controls_figure import controls_figure
 from ltray.analysis.correct import COLUMNS, PerImage, read_per_image
 from ltray.analysis.early_stopping import learnt
-from ltray.analysis.figures import Curve
 from ltray.analysis.grid import (
     Cell,
     Place,
@@ -31,7 +30,8 @@ from ltray.analysis.grid import (
     skipped,
 )
 from ltray.analysis.heat_map import heat_map, legend, tone
-from ltray.analysis.results import DENSE, Rows, collect
+from ltray.analysis.learning_curves import control_curves, curves_of, curves_table
+from ltray.analysis.results import Rows, collect
 from ltray.analysis.speedup_section import speedup_content
 from ltray.analysis.statistics import (
     answers,
@@ -116,10 +116,9 @@ def _findings(
     answered = answers(found, margin, per_image)
     chosen = [answer.cell for answer in answered if answer.cell is not None]
     best = best_of(answered)
-    curves = _curves(rows, found, chosen)
+    curves = curves_of(rows, found, chosen)
     if best is not None and best.cell is not None:
-        free = 1 + max((one.style for one in curves if one.style is not None), default=-1)
-        curves += _control_curves(rows, best.cell.place, controls, free)
+        curves += control_curves(rows, best.cell.place, controls, curves)
     return {
         "answers": answered,
         "fresh_by_point": len(experiment.reset.epochs) > 1 and has_masks_by_reset_point(experiment),
@@ -138,6 +137,7 @@ def _findings(
         "accuracy_figures": _accuracy_figures(found, controls, dense, experiment),
         "curves": curves,
         "curves_replicate": min(rows.dense, default=0),
+        "curves_table": curves_table(curves),
         "curves_figure": figures.learning_curves(curves) if curves else None,
     }
 
@@ -242,48 +242,6 @@ def _drawn(kind: str, found: Mapping[Place, Beside], experiment: Experiment) -> 
     if kind != "random_init" or has_masks_by_reset_point(experiment):
         return every
     return [cell for cell in every if cell.reset_epoch == min(experiment.reset.epochs)]
-
-
-def _curves(rows: Rows, found: Sequence[Cell], chosen: Sequence[Cell]) -> list[Curve]:
-    """The dense run, the sparsest matching tickets, two of the sparsest level; of one replicate.
-
-    A sparsest matching ticket has the look of its reset point in the other figures.
-    """
-    if not rows.dense:
-        return []
-    replicate = min(rows.dense)
-    points = sorted({cell.reset_epoch for cell in found})
-    looks = {cell.place: points.index(cell.reset_epoch) for cell in chosen}
-    extremes = [cell for cell in found if cell.sparsity == found[-1].sparsity]
-    for cell in (extremes[0], extremes[-1]):
-        looks.setdefault(cell.place, max([len(points) - 1, *looks.values()]) + 1)
-    tickets = {cell.place: cell.done for cell in found}
-    curves = [Curve("dense run", None, rows.epochs[replicate, DENSE])]
-    for (sparsity, reset_epoch), look in looks.items():
-        label = f"{wording.level(sparsity)} sparsity, reset to epoch {wording.epoch(reset_epoch)}"
-        curves += [
-            Curve(label, look, rows.epochs[replicate, row["ticket"]])
-            for row in tickets[sparsity, reset_epoch]
-            if (row["replicate"], row["retraining"]) == (replicate, 0)
-        ]
-    return curves
-
-
-def _control_curves(
-    rows: Rows, place: Place, controls: Mapping[str, Mapping[Place, Beside]], first_look: int
-) -> list[Curve]:
-    """The controls of one cell, of the replicate that the other curves are of."""
-    if not rows.dense:
-        return []
-    where = f"{wording.level(place[0])} sparsity, reset to epoch {wording.epoch(place[1])}"
-    return [
-        Curve(
-            f"{kind} of {where}", first_look + number, rows.epochs[row["replicate"], row["ticket"]]
-        )
-        for number, (kind, found) in enumerate(controls.items())
-        for row in found[place].control.done
-        if (row["replicate"], row["retraining"]) == (min(rows.dense), 0)
-    ]
 
 
 def _layers(
