@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given as for_all
@@ -337,6 +338,62 @@ def test_a_price_is_that_of_the_machines_that_hold_the_workers() -> None:
     text = "\n".join(lines(Shown(plan, "none", instance=("rack", prices))))
     assert "On rack, 2 workers each, at 3 EUR an hour" in text
     assert "4 workers on 2 machines        12.00 EUR" in text  # 2 h of 2 machines
+
+
+def test_json_has_what_the_text_prints() -> None:
+    tried = Training(
+        dense=exactly(270.0),
+        tickets={0.5: exactly(270.0), 0.9: Estimate(200.0, 270.0, 300.0)},
+        shared=NOTHING,
+        pack=NOTHING,
+        ticket_files=NOTHING,
+        backends={0.5: "fused", 0.9: "csr"},
+    )
+    plan = planned(experiment(20, [0, 1, 2, 4, 8], 350), costs(tried), [1, 20])
+    machine = Instance(cpus=4, gpus=1, per_hour=0.5)
+    prices = Prices(as_of="2026-11", currency="EUR", where="here", instances={"one": machine})
+    shown = as_json(Shown(plan, "none", instance=("one", prices), hours_between=24))
+    assert json.dumps(shown, allow_nan=False)
+    assert shown["epoch"]["tickets"] == [
+        {"sparsity": 0.5, "backend": "fused", "low": 270.0, "likely": 270.0, "high": 270.0},
+        {"sparsity": 0.9, "backend": "csr", "low": 200.0, "likely": 270.0, "high": 300.0},
+    ]
+    assert shown["epoch"]["dense"]["likely"] == 270
+    assert shown["amdahl_limit"] == pytest.approx(101)
+    on = shown["workers"][1]
+    for what, speedup in {"retrainings": 20, "training": 101 / 6, "whole": 101 / 6}.items():
+        assert on[f"speedup_{what}"] == pytest.approx(speedup)
+        assert on[f"efficiency_{what}"] == pytest.approx(speedup / 20)
+    assert on["speedup_gustafson"] == pytest.approx(101 / 6)
+    assert on["worker_hours"] == pytest.approx(20 * 157.5)
+    found = interrupted(plan, 24)
+    assert shown["interruptions"]["slowdown"] == slowdown(300, found)
+    daly = shown["interruptions"]["interval_daly"]
+    assert shown["interruptions"]["slowdown_daly"] == slowdown(daly, found)
+    assert shown["machine"] == {
+        "name": "one",
+        "workers": 1,
+        "per_hour": 0.5,
+        "currency": "EUR",
+        "where": "here",
+        "as_of": "2026-11",
+    }
+
+
+@pytest.mark.parametrize(
+    ("more", "best"),
+    [
+        ({}, 4),
+        ({"prune": {"sparsities": [0.2, 0.5], "search": "matching"}}, None),
+        ({"prune": {"sparsities": [0.2, 0.36], "style": "iterative"}}, None),
+    ],
+)
+def test_no_pack_size_is_best_where_it_has_no_say(more: dict[str, Any], best: int | None) -> None:
+    plan = planned(experiment(2, [0, 1], 10, **more), costs(given(1.0)), [1], done={})
+    (on,) = as_json(Shown(plan, "none"))["workers"]
+    assert on["best_tickets_per_trial"] == best
+    assert (on["whole_with_best"] is None) == (best is None)
+    assert "tickets_per_trial" not in "\n".join(lines(Shown(plan, "none")))
 
 
 def test_machines_are_paid_for_as_long_as_interruptions_keep_them() -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from ltray.analysis.planning.costs import Costs, Training
 from ltray.analysis.planning.estimate import NOTHING, Estimate, total
-from ltray.analysis.planning.scaling_laws import amdahl
+from ltray.analysis.planning.scaling_laws import amdahl, gustafson
 from ltray.analysis.planning.schedule import makespan
 from ltray.analysis.planning.work import Done, dense_seconds, pack_seconds, packs_left
 from ltray.experiment import Experiment
@@ -88,6 +88,17 @@ class Plan:
     def amdahl(self, workers: float) -> float:
         """The law's speed-up of the training."""
         return amdahl(workers, self.serial, self.beside)
+
+    def gustafson(self, on: OnWorkers) -> float:
+        """The law's speed-up of a training that grows with workers, as long as that on so many."""
+        serial = self.serial * self.work.training.likely
+        share = min(1.0, serial / on.training.likely) if on.training.likely else 0.0
+        return gustafson(on.workers, share)
+
+    @property
+    def whole_on_one(self) -> Estimate:
+        """Seconds from the command to the report on one worker."""
+        return self.work.training + (self.work.prepare or NOTHING) + self.work.starts
 
     def gpu_hours(self, on: OnWorkers) -> float:
         """For which GPUs are held; with `gpus_per_trial: auto` as if each worker had one."""
@@ -219,6 +230,12 @@ def workers_that_pay(plan: Plan) -> int:
         else:
             low = middle + 1
     return low
+
+
+def is_packed(plan: Plan) -> bool:
+    """Whether `sweep.tickets_per_trial` has a say: not in a search, nor in chains of levels."""
+    searched = plan.experiment.prune.search == "matching"
+    return not searched and any(not pack.in_turn for pack in plan.packs)
 
 
 def best_tickets_per_trial(plan: Plan, workers: int) -> tuple[int, float]:

@@ -9,7 +9,7 @@ from ltray.analysis.planning.planned import (
     best_tickets_per_trial,
     workers_that_pay,
 )
-from ltray.analysis.planning.scaling_laws import amdahl_limit, gustafson
+from ltray.analysis.planning.scaling_laws import amdahl_limit
 from ltray.analysis.planning.wording import hours, spread, times
 from ltray.analysis.wording import quantity
 
@@ -30,8 +30,7 @@ def training_table(plan: Plan) -> Iterator[str]:
     yield "With the dense run, which every ticket waits for"
     yield f"{_COLUMNS} {'Amdahl':>8} {'Gustafson':>10}"
     for on in plan.on:
-        scaled = gustafson(on.workers, _serial_share(plan, on))
-        laws = f"{times(plan.amdahl(on.workers)):>8} {times(scaled):>10}"
+        laws = f"{times(plan.amdahl(on.workers)):>8} {times(plan.gustafson(on)):>10}"
         yield f"{_line(on, on.training, plan.work.training)} {laws}"
     limit = times(amdahl_limit(plan.serial))
     yield f"  {100 * plan.serial:.2f} % is serial: by Amdahl's law never more than {limit} times"
@@ -89,9 +88,3 @@ def _line(on: OnWorkers, seconds: Estimate, work: Estimate | None) -> str:
         return line
     speedup = work.likely / seconds.likely if seconds.likely else 1.0
     return f"{line} {times(speedup):>9} {times(speedup / on.workers):>11}"
-
-
-def _serial_share(plan: Plan, on: OnWorkers) -> float:
-    """Of the time on P workers, the part in which one works for all."""
-    serial = plan.serial * plan.work.training.likely
-    return min(1.0, serial / on.training.likely) if on.training.likely else 0.0

@@ -32,14 +32,14 @@ def interrupted(plan: Plan, hours_between: float) -> Interruptions:
     )
 
 
-def slowed_down(found: Interruptions) -> float | None:
-    """How many times as long training takes, with states as ltray saves them; None where never."""
-    times_as_long = slowdown(SAVED_EVERY_SECONDS, found)
+def slowed_down(found: Interruptions, every: float = SAVED_EVERY_SECONDS) -> float | None:
+    """How many times as long training takes, a state every so many seconds; None: never ends."""
+    times_as_long = slowdown(every, found)
     return None if times_as_long > NEVER else times_as_long
 
 
 def interrupted_whole(on: OnWorkers, found: Interruptions) -> Estimate | None:
-    """Seconds from the command to the report, likewise."""
+    """Seconds from the command to the report, with states as ltray saves them; None: never."""
     times_as_long = slowed_down(found)
     if times_as_long is None:
         return None
