@@ -22,7 +22,7 @@ Keys = tuple[str | int, ...]
 Kind = TypeVar("Kind", bound=Experiment)
 
 
-class _OneKeyOnce(yaml.SafeLoader):
+class OneKeyOnce(yaml.SafeLoader):
     """PyYAML's safe loader, but a key written twice is an error and not the last one's win."""
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Hashable, Any]:
@@ -80,7 +80,7 @@ def read_record(path: Path) -> Experiment:
 
 def _load(path: Path) -> dict[Any, Any]:
     try:
-        document = yaml.load(path.read_bytes(), Loader=_OneKeyOnce)
+        document = yaml.load(path.read_bytes(), Loader=OneKeyOnce)
     except FileNotFoundError:
         near = did_you_mean(path.name, [other.name for other in path.parent.glob("*.y*ml")])
         raise LtrayError(str(path), f"no such file{near}", "give an experiment's file") from None

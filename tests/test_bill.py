@@ -69,6 +69,12 @@ def test_a_table_of_ones_own_takes_its_place(tmp_path: Path) -> None:
             "{as_of: '1', currency: X, where: y, instances: {n: {cpus: 1, gpus: 0, price: 1}}}",
             "instances.n",
         ),
+        ("as_of: 2026-13-45\n", "is no YAML: month must be in 1..12"),
+        (
+            "{as_of: '1', currency: X, where: y, instances: {n: {cpus: on, gpus: 0, per_hour: 1}}}",
+            "instances.n.cpus: Input should be a valid integer",
+        ),
+        ("{instances: {n: {cpus: 1}, n: {cpus: 2}}}", "the key 'n' is written twice"),
     ],
 )
 def test_what_is_wrong_with_a_table_is_named(tmp_path: Path, text: str, said: str) -> None:

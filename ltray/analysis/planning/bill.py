@@ -12,6 +12,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from ltray.analysis.planning.estimate import Estimate
 from ltray.errors import LtrayError, did_you_mean
 from ltray.experiment import Sweep
+from ltray.experiment_file import OneKeyOnce
 
 OURS = Path(__file__).with_name("prices.yaml")
 
@@ -24,7 +25,7 @@ def _as_text(value: object) -> object:
 class Instance(BaseModel):
     """One kind of machine: what it has, and its price in the table's currency."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     cpus: Annotated[int, Field(ge=1)]
     gpus: Annotated[int, Field(ge=0)]
@@ -64,15 +65,15 @@ def read_prices(path: Path = OURS) -> Prices:
     """
     mend = f"write one like {OURS.name} of ltray/analysis/planning"
     try:
-        return Prices.model_validate(yaml.safe_load(path.read_text()))
+        return Prices.model_validate(yaml.load(path.read_text(), Loader=OneKeyOnce))
     except OSError as error:
         raise LtrayError("--prices", f"{path}: {error.strerror}", mend) from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise LtrayError("--prices", f"{path} is no YAML: {error}", mend) from None
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(key) for key in first["loc"]) or "the table"
         raise LtrayError("--prices", f"{path}: {where}: {first['msg']}", mend) from None
+    except (yaml.YAMLError, ValueError) as error:  # not of text, or of a date that is none
+        raise LtrayError("--prices", f"{path} is no YAML: {error}", mend) from None
 
 
 def workers_on(instance: Instance, sweep: Sweep) -> int:
