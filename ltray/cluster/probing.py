@@ -23,7 +23,8 @@ Found = TypeVar("Found")
 
 MOST_AT_ONCE = 8
 ROOM_SECONDS = 10.0  # for which nothing is said of waiting
-AGAIN_IF_WITHIN_SECONDS = 30.0  # then there is time to try it once more, with one worker alone
+# For starts and tries: with the command's imports before and what it prints after, a minute.
+MOST_SECONDS = 52.0
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,7 @@ def try_out(
         say(f"trying {experiment.model.arch} for a few seconds on {at_once} of {workers} workers")
         with _room(at_once, resources, say) as room:
             call = partial(_on_workers, room=room, resources=resources)
+            there = time.perf_counter()
             submitted = time.time()
             # By the clocks of two machines, which may differ a little.
             process_seconds = [max(0.1, at - submitted) for at in call(_ready_at, at_once)]
@@ -78,10 +80,20 @@ def try_out(
             began = time.perf_counter()
             beside = call(probe, at_once)
             alone = beside if at_once == 1 else []
-            if time.perf_counter() - began < AGAIN_IF_WITHIN_SECONDS:
+            if is_time_for_another(ray_seconds + began - there, time.perf_counter() - began):
                 say(f"trying it once more{' on one worker alone' if at_once > 1 else ''}")
                 alone = alone + call(probe, 1)
     return Tried(beside, alone, workers, apart, ray_seconds, process_seconds)
+
+
+def is_time_for_another(starts: float, first: float) -> bool:
+    """Whether a second try, as long as the first, would end soon enough.
+
+    Args:
+        starts: seconds until there was a session, and until its workers were ready.
+        first: that the first try took.
+    """
+    return starts + 2 * first < MOST_SECONDS
 
 
 def _slots(cluster: Cluster, resources: Mapping[str, int]) -> tuple[int, int]:
