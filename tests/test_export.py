@@ -36,7 +36,7 @@ from ltray.training.start import open_batches
 BARE = """
 import sys
 
-REFUSED = "ltray ray pyarrow pandas torchvision pydantic yaml PIL scipy sklearn".split()
+REFUSED = "ltray ray numpy pyarrow pandas torchvision pydantic yaml PIL scipy sklearn".split()
 
 class Refuse:
     def find_spec(self, name, path=None, target=None):
@@ -175,7 +175,6 @@ def test_the_sparsest_winning_ticket_is_chosen(trained: Run) -> None:
         if row["control"] == "none" and row["val_top1"] >= row["dense_val_top1"] - 0.1
     ]
     assert chosen.row["sparsity"] == max(row["sparsity"] for row in matching)
-    assert chosen.winner.verdict.word in {"winning", "matching"}
 
 
 def test_nothing_that_matches_is_said(trained: Run) -> None:

@@ -2,17 +2,20 @@
 
 import hashlib
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import save
+from safetensors.torch import load_file, save
 from torch import nn
 from torch.nn import functional
 
 from ltray import apply_mask, keep_masked, load_ticket, network_inputs, read_about, to_torch_prune
+from ltray.analysis.exporting import loading_code
 from ltray.errors import LtrayError
 from ltray.lottery.exported import ABOUT, MASK, OWN_HASH, WEIGHTS, hash_of
 from ltray.models.networks import build
@@ -27,6 +30,20 @@ OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "RMSprop": lambda parameters: torch.optim.RMSprop(parameters, lr=0.01, momentum=0.5),
     "Adagrad": lambda parameters: torch.optim.Adagrad(parameters, lr=0.01),
 }
+
+WITHOUT_LTRAY = """
+import sys
+
+sys.modules["ltray"] = None  # its import is an error
+
+import torch
+from load_ticket import load_ticket
+from safetensors.torch import save_file
+
+model, mask = load_ticket(".")
+assert model(torch.ones(2, 3, 32, 32)).shape == (2, 10)
+save_file(model.state_dict(), "../found.safetensors")
+"""
 
 
 def exported(folder: Path, arch: str = "lenet_300_100", **network: Any) -> Path:
@@ -64,6 +81,15 @@ def assert_masked(model: nn.Module, mask: dict[str, torch.Tensor]) -> None:
         weight = model.get_parameter(name)
         assert not bool(weight[~part].any()), name
         assert bool(weight[part].any()), name
+
+
+def test_a_network_of_torchvision_is_loaded_without_ltray(tmp_path: Path) -> None:
+    folder = exported(tmp_path / "t", "mobilenet_v2", channels=3, image_size=32)
+    (folder / "load_ticket.py").write_text(loading_code())
+    subprocess.run([sys.executable, "-c", WITHOUT_LTRAY], cwd=folder, check=True)
+    model, _ = load_ticket(folder)
+    found = load_file(tmp_path / "found.safetensors")
+    torch.testing.assert_close(found, dict(model.state_dict()), rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
