@@ -1,5 +1,6 @@
 """A person's own criterion, from an experiment file to the masks, without Ray."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,10 @@ from ltray.errors import InvalidExperiment, LtrayError
 from ltray.experiment_file import read_experiment
 from ltray.files import read_json
 from ltray.locate import locate, locate_experiment, write_experiment
+from ltray.lottery.criteria import Batch
 from ltray.lottery.mask_names import masks_of
 from ltray.lottery.masks import load_mask
+from ltray.lottery.own_criteria import own_scores
 from ltray.lottery.ready import ready
 from ltray.lottery.snapshot import load_weights
 from ltray.lottery.tickets import grid
@@ -178,10 +181,46 @@ def test_what_a_function_sets_for_its_process_is_put_back(tmp_path: Path) -> Non
     assert torch.is_grad_enabled()
 
 
+TWICE = """
+import weakref
+import torch
+
+
+def twice(network, names, batches):
+    first = [(images.clone(), labels.clone()) for images, labels in batches]
+    seen = []
+    for (images, labels), (same_images, same_labels) in zip(batches, first, strict=True):
+        assert torch.equal(images, same_images) and torch.equal(labels, same_labels)
+        assert all(one() is None for one in seen), "more than one batch is held"
+        seen.append(weakref.ref(images))
+    assert len(seen) > 1
+    for images, labels in batches:
+        break
+    return {name: network.get_parameter(name).abs() for name in names}
+"""
+
+
+def test_batches_can_be_gone_through_again_and_are_held_one_at_a_time(tmp_path: Path) -> None:
+    pruned(located(written(tmp_path / "mine", TWICE, prune__criterion="mine.py:twice"), tmp_path))
+
+
+def test_a_batch_that_cannot_be_read_is_not_the_functions_fault(tmp_path: Path) -> None:
+    path = written(tmp_path / "mine", GRADIENTS, prune__criterion="mine.py:by_gradient")
+    code = located(path, tmp_path).criterion
+    assert code is not None
+
+    class Away:
+        def __iter__(self) -> Iterator[Batch]:
+            raise ConnectionError("the store is away")
+
+    with pytest.raises(ConnectionError, match="the store is away"):
+        own_scores(code, torch.nn.Linear(2, 2), ["weight"], Away(), seed=0)
+
+
 FAULTS = {
     "no dict": ("return 3", "gives a int, not a dict"),
     "a name is missing": ("return {names[0]: network.get_parameter(names[0])}", "no scores for"),
-    "another shape": ("return {name: batches[0][0] for name in names}", "gives scores of"),
+    "another shape": ("return {name: next(iter(batches))[0] for name in names}", "gives scores of"),
     "not finite": (
         "return {name: network.get_parameter(name) / 0 for name in names}",
         "not finite",

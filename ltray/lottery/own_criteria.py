@@ -7,14 +7,14 @@ import torch
 from torch import nn
 
 from ltray.errors import LtrayError
-from ltray.lottery.criteria import Batch
+from ltray.lottery.criteria import Batch, Batches
 from ltray.models.seeding import random_numbers_of
 from ltray.own_code import OwnCode, its_error, load
 from ltray.tensors import Tensors
 
 
 def own_scores(
-    code: OwnCode, network: nn.Module, names: Sequence[str], batches: Sequence[Batch], seed: int
+    code: OwnCode, network: nn.Module, names: Sequence[str], batches: Batches, seed: int
 ) -> Tensors:
     """What a person's function gives for the weights that can be pruned.
 
@@ -22,19 +22,23 @@ def own_scores(
         code: what is run is what was read, wherever its file is now.
         network: on the CPU in training mode, with the weights that are scored; may be changed.
         names: of the tensors that are scored.
-        batches: the first of training.
+        batches: the first of training, read each time that the function goes through them.
         seed: of torch's random numbers while it runs.
 
     Raises:
         LtrayError: it fails, or gives anything but a finite score for every weight.
+        Exception: the batches cannot be read.
     """
     with random_numbers_of(0):  # what the file draws while it is run is the same everywhere
         function = load(code)
     shapes = {name: tuple(network.get_parameter(name).shape) for name in names}
+    read = _Read(batches)
     try:
         with random_numbers_of(seed), _settings_kept():
-            found = function(network=network, names=tuple(names), batches=tuple(batches))
+            found = function(network=network, names=tuple(names), batches=read)
     except (Exception, SystemExit) as error:
+        if error is read.error:
+            raise
         raise its_error(code.path, error, f"{code.function} failed") from error
     if not isinstance(found, dict):
         raise _wrong(code, f"gives a {type(found).__name__}, not a dict")
@@ -45,6 +49,21 @@ def own_scores(
         if name not in shapes:
             raise _wrong(code, f"gives scores for {name!r}, which is none of names")
     return {name: _checked(code, name, found[name], shape) for name, shape in shapes.items()}
+
+
+class _Read:
+    """Batches as a person's function sees them, and what reading them raised, if anything."""
+
+    def __init__(self, batches: Batches) -> None:
+        self._batches = batches
+        self.error: Exception | None = None
+
+    def __iter__(self) -> Iterator[Batch]:
+        try:
+            yield from self._batches
+        except Exception as error:
+            self.error = error
+            raise
 
 
 @contextmanager

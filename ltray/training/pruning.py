@@ -122,7 +122,7 @@ class _Pruning:
         assert self.run.criterion is not None, "a criterion without a name is a person's own"
         seed = seed_for(self.seed, "own criterion")
         network, images = self._network(reset_epoch), self._scored_images(AT_ONCE)
-        return own_scores(self.run.criterion, network, self.names, list(images), seed)
+        return own_scores(self.run.criterion, network, self.names, images, seed)
 
     def _weights(self, reset_epoch: float | None) -> Tensors:
         state = load_weights(self._step_file(reset_epoch))
