@@ -16,11 +16,10 @@ from test_results import NOON, experiment_of, failed_row, ticket_row
 from ltray.analysis.columns import Row
 from ltray.analysis.measured import (
     REASONS,
-    Forecast,
     Retrainings,
-    forecasts,
     retrainings,
 )
+from ltray.analysis.plan_and_fact import Forecast, Speedup, forecasts, speedups
 from ltray.analysis.planning.scaling_laws import karp_flatt
 from ltray.analysis.serial_share import serial_share
 from ltray.analysis.trials import has_times, of_sweeps, spans_of, trials_of
@@ -329,6 +328,21 @@ def test_no_plan_is_judged_by_a_launch_that_was_interrupted() -> None:
     planned = {"after": 10.0, "seconds": 40.0, "low": 30.0, "high": 50.0}
     cut_off = {**launched(0, 20, retrainings=5.0), "planned": planned}
     assert forecasts([cut_off, cut_off | {"reached_report": False}]) == []
+
+
+def test_planned_speedups_beside_the_measured_and_amdahls() -> None:
+    planned = {"after": 12.0, "seconds": 40.0, "low": 30.0, "high": 50.0}
+    on = {"workers": 3, "seconds_on_one": 60.0, "retrainings": 20.0, "retrainings_on_one": 50.0}
+    stages = {"start_Ray": 5.0, "dense_run": 10.0, "retrainings": 34.0}
+    old = {**launched(-15, 35, **stages), "planned": planned, "reached_report": True}
+    new = old | {"planned": planned | on}
+    launches = [launched(-200, -100), new, launched(90, None)]
+    assert speedups(found(FIVE, launches), launches, []) == [
+        Speedup("the retrainings", 2.5, 1.5, None, 3, 2.0),
+        Speedup("the whole launch", 1.5, (15 + 45) / 50, 1 / (0.25 + 0.75 / 2), 3, 2.0),
+    ]
+    for launch_ in (old, new | {"reached_report": False}):
+        assert speedups(found(FIVE, [launch_]), [launch_], []) == []
 
 
 def listed(durations: Sequence[float], slots: int, pause: float) -> list[Row]:

@@ -177,6 +177,7 @@ def test_it_tries_the_training_here_and_a_sweep_says_what_is_ahead(
     (launches,) = prepared_root.glob("small-*/launches.json")
     (launch,) = read_json(launches)["launches"]
     assert launch["reached_report"]
+    assert launch["planned"]["retrainings_on_one"] >= launch["planned"]["retrainings"] > 0
     assert 0 < launch["planned"]["low"] < launch["planned"]["seconds"] < launch["planned"]["high"]
     again = json.loads(run("plan", path, "--json", "--seconds-per-epoch", 1, folder=tmp_path).out)
     assert (again["tickets"], again["dense_runs"]) == (0, 0)

@@ -154,7 +154,8 @@ def test_long_gpu_use_is_thinned_out_to_means() -> None:
 def test_section_of_a_finished_sweep(tmp_path: Path) -> None:
     run = write_run(tmp_path, SMALL, side_by_side(gpu_utilisation=0.8))
     told = launched(-15, 35, **STAGES) | {"reached_report": True}
-    planned = {"after": 12.0, "seconds": 40.0, "low": 30.0, "high": 60.0}
+    planned = {"after": 12.0, "seconds": 40.0, "low": 30.0, "high": 60.0, "workers": 4}
+    planned |= {"seconds_on_one": 80.0, "retrainings": 20.0, "retrainings_on_one": 70.0}
     write_json(run.launches, {"launches": [{**told, "planned": planned}]})
     page = page_of(run, SMALL)
     # Each trial is 15 s long, the last one ends after 18 s.
@@ -163,6 +164,8 @@ def test_section_of_a_finished_sweep(tmp_path: Path) -> None:
     assert "together they took 18.0 s: a speed-up of 3.33" in page.text
     assert "18.0 s = 1 min 12 s of workers" in page.text
     assert "40.0 s (30.0 s to 1 min 00 s). It took 50.0 s, within that range." in page.text
+    assert "the retrainings3.50 (87.5 % of 4)3.33 (83.3 % of 4)" in page.text
+    assert "the whole launch2.00 (50.0 % of 4)" in page.text
     assert "would explain their speed-up, by Karp and Flatt" in page.text
     assert "80.0 % in the mean over the trials" in page.text
     assert page.tags.count("svg") == 3 + 4

@@ -7,7 +7,7 @@ from itertools import pairwise
 from statistics import median_low
 from typing import Literal, get_args
 
-from ltray.analysis.accounts import Launch, wall_seconds
+from ltray.analysis.accounts import Launch
 from ltray.analysis.columns import Row
 from ltray.analysis.trials import NONE, Slot, Span, Trial, spans_of, trials_of
 
@@ -94,26 +94,6 @@ class Retrainings:
         return {reason: sum((use.idle_for(reason) for use in uses), NONE) for reason in REASONS}
 
 
-@dataclass(frozen=True)
-class Forecast:
-    """What a launch said that it would take from its start, in seconds, and what it took.
-
-    Attributes:
-        after: seconds from its start until it said so.
-    """
-
-    after: float
-    seconds: float
-    low: float
-    high: float
-    took: float
-
-    @property
-    def held(self) -> bool:
-        """Whether the time that it took lies in the range that was said."""
-        return self.low <= self.took <= self.high
-
-
 def retrainings(rows: Sequence[Row], launches: Sequence[Launch]) -> Retrainings | None:
     """The parallel part of a run by its tickets' rows; None where no ticket has times.
 
@@ -152,20 +132,6 @@ def slot_uses(span: Span, first_launch: bool) -> list[SlotUse]:
         idle.append(IdleStretch("straggler", last.end, span.end))
         found.append(SlotUse(slot, tuple(one for one in idle if one.start < one.end)))
     return found
-
-
-def forecasts(launches: Sequence[Launch]) -> list[Forecast]:
-    """Plan against fact, of each launch that recorded a plan (`planned`) and was not cut off.
-
-    Records without `reached_report` are older.
-    """
-    return [
-        Forecast(planned["after"], planned["seconds"], planned["low"], planned["high"], took)
-        for launch in launches
-        if (planned := launch.get("planned"))
-        and launch.get("reached_report", "report" in launch["stages"])
-        and (took := wall_seconds(launch)) is not None
-    ]
 
 
 def _usual(befores: Sequence[tuple[timedelta, Trial]]) -> timedelta:

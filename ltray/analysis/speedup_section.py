@@ -15,9 +15,9 @@ from ltray.analysis.measured import (
     REASONS,
     Retrainings,
     SlotUse,
-    forecasts,
     retrainings,
 )
+from ltray.analysis.plan_and_fact import forecasts, speedups
 from ltray.analysis.serial_share import serial_share
 from ltray.analysis.trials import has_times
 from ltray.analysis.usage import gpu_means, gpu_moments, mean_use, step_times
@@ -100,6 +100,7 @@ def _parallel(
         "timed": sum(len(trial.rows) for trial in trials),
         "on_gpus": all(trial.devices for trial in trials),
         "whole": whole,
+        "speedups": speedups(found, launches, dense),
         "serial": serial_share(found, Random(_SEED)),
         "parts": _parts(found),
         "slot_rows": _slot_rows(found),

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from ltray.analysis.planning.costs import Costs, Training, given, starting
 from ltray.analysis.planning.estimate import NOTHING, Estimate
-from ltray.analysis.planning.planned import Plan, planned
+from ltray.analysis.planning.planned import OnWorkers, Plan, planned
 from ltray.analysis.planning.run_costs import from_dense_run, from_packs
 from ltray.analysis.planning.wording import about
 from ltray.analysis.planning.work import epochs_of
@@ -16,10 +16,20 @@ from ltray.experiment import Experiment, as_written, steps_per_epoch
 
 @dataclass(frozen=True)
 class Ahead:
-    """A line of text, and the seconds until the report; None where nothing was measured yet."""
+    """A line of text, and the plan on one worker and on all; None where nothing was measured yet.
+
+    Attributes:
+        one, on: `whole` is from now to the report.
+    """
 
     text: str
-    seconds: Estimate | None
+    one: OnWorkers | None = None
+    on: OnWorkers | None = None
+
+    @property
+    def seconds(self) -> Estimate | None:
+        """Until the report."""
+        return self.on.whole if self.on else None
 
 
 def ahead(
@@ -36,13 +46,13 @@ def ahead(
     done = {key: row for key, row in rows.tickets.items() if row["status"] != "failed"}
     whole = [number for number in rows.dense if number < experiment.replicates]
     training = _training(experiment, rows, images)
-    plan = planned(experiment, _costs(training or given(0.0)), [workers], done, len(whole))
+    plan = planned(experiment, _costs(training or given(0.0)), {1, workers}, done, len(whole))
     what = _what(plan)
     if training is None:
-        return Ahead(f"plan: {what}; `python -m ltray.plan` tells how long that takes", None)
-    seconds = plan.on[0].whole
-    on = quantity(workers, "worker")
-    return Ahead(f"plan: {what} on {on}: {about(seconds)} to the report", seconds)
+        return Ahead(f"plan: {what}; `python -m ltray.plan` tells how long that takes")
+    one, on = plan.on[0], plan.on[-1]
+    line = f"plan: {what} on {quantity(workers, 'worker')}: {about(on.whole)} to the report"
+    return Ahead(line, one, on)
 
 
 def _training(

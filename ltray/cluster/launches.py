@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ltray import host
+from ltray.analysis.planning.planned import OnWorkers
 from ltray.cluster.broken_gpus import BrokenGpus
 from ltray.cluster.nodes import Demands
 from ltray.cluster.resources import Cluster
@@ -55,15 +56,20 @@ class Launch:
         """Whether it was said how long it would take."""
         return bool(self._planned)
 
-    def plan(self, low: float, likely: float, high: float) -> None:
-        """Note how many seconds more it should take from now."""
+    def plan(self, one: OnWorkers, on: OnWorkers) -> None:
+        """Note how many seconds more it should take from now, on one worker and on all."""
         passed = (datetime.now(UTC) - self._started).total_seconds()
-        self._planned = {
-            "after": round(passed, 3),
-            "seconds": round(passed + likely, 3),
-            "low": round(passed + low, 3),
-            "high": round(passed + high, 3),
+        planned = {
+            "after": passed,
+            "seconds": passed + on.whole.likely,
+            "low": passed + on.whole.low,
+            "high": passed + on.whole.high,
+            "seconds_on_one": passed + one.whole.likely,
+            "retrainings": on.retrainings.likely,
+            "retrainings_on_one": one.retrainings.likely,
         }
+        self._planned = {name: round(seconds, 3) for name, seconds in planned.items()}
+        self._planned["workers"] = on.workers
 
     @property
     def name(self) -> str:

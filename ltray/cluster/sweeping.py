@@ -259,8 +259,8 @@ def _say_ahead(run: Run, launch: Launch, rows: Rows, workers: int, say: Say) -> 
         images = image_counts(read_manifest(run.data), run.experiment.data)
     found = ahead(run.experiment, rows, images, workers)
     say(found.text)
-    if found.seconds is not None:
-        launch.plan(*found.seconds.ends)
+    if found.one and found.on:
+        launch.plan(found.one, found.on)
 
 
 def _write_tables(run: Run) -> None:
