@@ -404,7 +404,9 @@ def test_machines_are_paid_for_as_long_as_interruptions_keep_them() -> None:
     times_as_long = slowdown(300, interrupted(plan, 0.2))
     assert times_as_long > 1.5
     price = 12 * times_as_long
-    assert f"4 workers on 2 machines {price:>12.2f} EUR" in "\n".join(lines(shown))
+    text = "\n".join(lines(shown))
+    assert f"4 workers on 2 machines {price:>12.2f} EUR" in text
+    assert "with the time that interruptions add" in text
     (on,) = as_json(shown)["workers"]
     assert on["price"]["likely"] == pytest.approx(price)
     never = replace(shown, hours_between=0.001)

@@ -103,6 +103,8 @@ def money(
         low, likely, high = (f"{end:,.2f}" for end in price.ends)
         spread = "" if low == high else f"   ({low} to {high})"
         yield f"  {what:>32} {likely:>12} {prices.currency}{spread}"
+    if hours_between is not None:
+        yield "  with the time that interruptions add;"
     yield "  without head, storage and traffic; an epoch is taken to cost there what it costs here"
 
 
