@@ -7,20 +7,25 @@ and experiments/mnist_controls.yaml. Also prints the numbers that it draws.
 """
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ltray.analysis.controls import Beside, beside
 from ltray.analysis.controls_figure import draw_differences
 from ltray.analysis.differences import right_images
+from ltray.analysis.figures import look
 from ltray.analysis.grid import Place
 from ltray.analysis.results import collect
 from ltray.analysis.statistics import over_of
 from ltray.locate import locate
 from ltray.run import Run
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 COLOURS = ("#1f5fa8", "#b3541e", "#2e7d4f", "#7a4fa3", "#8a6d1b")
-SIZE_INCHES = (4.6, 3.4)  # of one run and control
+SIZE_INCHES = (4.6, 3.2)  # of one run and control
 
 
 def main() -> None:
@@ -40,10 +45,22 @@ def main() -> None:
         for run, axes in zip(runs, row, strict=True):
             found = _found(run, kind)
             draw_differences(axes, found, COLOURS, "white")
-            axes.set_title(f"{_name(run)}: minus {kind}")
+            axes.set_title(f"{_name(run)}\nminus {kind}", fontsize="medium")
             _print(run, kind, found)
+    _legend(figure, max((run.experiment.reset.epochs for run in runs), key=len))
     options.svg.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(options.svg, format="svg", metadata={"Date": None})
+
+
+def _legend(figure: "Figure", points: Sequence[float]) -> None:
+    from matplotlib.lines import Line2D
+
+    marks = [
+        Line2D([], [], **look(number) | {"color": colour, "linestyle": "none"})
+        for number, colour in enumerate(COLOURS[: len(points)])
+    ]
+    labels = [f"reset to epoch {point:g}" for point in sorted(points)]
+    figure.legend(marks, labels, loc="outside lower center", ncols=len(points), frameon=False)
 
 
 def _found(run: Run, kind: str) -> dict[Place, Beside]:

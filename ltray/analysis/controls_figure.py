@@ -69,6 +69,7 @@ def _axes(axes: "Axes", levels: Sequence[float]) -> None:
     axes.set_xticks(named, [level(levels[number]) for number in named])
     axes.set_xlim(-0.6, len(levels) - 0.4)
     axes.set_yscale("symlog", linthresh=2)
+    axes.set_ylim(bottom=min(-0.3, axes.dataLim.y0 - 0.3))
     low, high = axes.get_ylim()
     axes.set_yticks([tick for tick in TICKS if low <= tick <= high])
     axes.yaxis.set_major_formatter(lambda tick, _: f"{tick:g}")
