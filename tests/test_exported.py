@@ -128,10 +128,8 @@ def test_momentum_from_before_does_not_revive_masked_weights(tmp_path: Path) -> 
     assert_masked(model, mask)
 
 
-def test_no_momentum_grows_where_step_is_given_a_closure(tmp_path: Path) -> None:
-    model, mask = load_ticket(exported(tmp_path / "t"))
-    updates = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
-    keep_masked(updates, model, mask)
+def closure_of(model: torch.nn.Module, updates: torch.optim.Optimizer) -> Callable[[], float]:
+    """What `step` computes the loss and its gradients by."""
     images = torch.rand(16, 1, 8, 8, generator=torch.Generator().manual_seed(2))
 
     def closure() -> float:
@@ -140,6 +138,14 @@ def test_no_momentum_grows_where_step_is_given_a_closure(tmp_path: Path) -> None
         loss.backward()
         return float(loss.detach())
 
+    return closure
+
+
+def test_no_momentum_grows_where_step_is_given_a_closure(tmp_path: Path) -> None:
+    model, mask = load_ticket(exported(tmp_path / "t"))
+    updates = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    keep_masked(updates, model, mask)
+    closure = closure_of(model, updates)
     for _ in range(3):
         updates.step(closure)
     assert_masked(model, mask)
@@ -156,14 +162,7 @@ def test_a_layer_that_is_frozen_at_first_stays_masked(tmp_path: Path, later: boo
     others = [value for value in model.parameters() if value is not frozen]
     updates = torch.optim.SGD(others if later else model.parameters(), lr=0.1, momentum=0.9)
     keep_masked(updates, model, mask)
-    images = torch.rand(16, 1, 8, 8, generator=torch.Generator().manual_seed(2))
-
-    def closure() -> float:
-        updates.zero_grad()
-        loss = model(images).square().sum()
-        loss.backward()
-        return float(loss.detach())
-
+    closure = closure_of(model, updates)
     before = frozen.clone()
     updates.step(closure)
     assert torch.equal(frozen, before)

@@ -23,6 +23,7 @@ from test_page import launch
 from ltray.analysis.results import collect, write_tables
 from ltray.files import write_json
 from ltray.locate import experiments_folder, write_experiment
+from ltray.run import Run
 
 CELL_SECONDS = 240
 NOTEBOOKS = sorted(experiments_folder().glob("*.ipynb"))
@@ -198,13 +199,19 @@ def test_speedup_recomputes_the_claim_and_measures_the_same_run(folder: Path) ->
     assert f"S = {work / makespan:.2f}, E = " in words
 
 
-def test_speedup_reads_a_run_whose_last_launch_never_reached_ray(
-    tmp_path: Path, make_run: MakeRun
-) -> None:
+def swept(make_run: MakeRun) -> Run:
+    """A run with its tables, as a sweep leaves it."""
     run = make_run()
     write_experiment(run)
     train_without_ray(run)
     write_tables(run.folder, collect(run.folder), run.experiment.report.margin)
+    return run
+
+
+def test_speedup_reads_a_run_whose_last_launch_never_reached_ray(
+    tmp_path: Path, make_run: MakeRun
+) -> None:
+    run = swept(make_run)
     refused = launch(machine={}, stages={"start Ray": 0.01})
     write_json(run.folder.launches, {"launches": [launch(), refused]})
     done = execute("speedup", tmp_path, run.folder.path)
@@ -214,10 +221,7 @@ def test_speedup_reads_a_run_whose_last_launch_never_reached_ray(
 def test_analysis_reads_a_run_of_one_replicate_that_it_is_pointed_at(
     tmp_path: Path, make_run: MakeRun
 ) -> None:
-    run = make_run()
-    write_experiment(run)
-    train_without_ray(run)
-    write_tables(run.folder, collect(run.folder), run.experiment.report.margin)
+    run = swept(make_run)
     done = execute("analysis", tmp_path, run.folder.path)
     assert "Warning" not in done.err
     assert "6 tickets done, of 1 replicates" in done.out

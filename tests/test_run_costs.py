@@ -75,7 +75,7 @@ def test_without_packs_costs_stay_as_they_were() -> None:
 
 def test_a_new_sweep_says_how_much_there_is_to_do() -> None:
     found = ahead(experiment(3, [0, 1], 10, "continue"), Rows(), None, workers=2)
-    assert found.seconds is None
+    assert found.on is None
     assert "1 dense run of 10 epochs, then 6 retrainings, 57 epochs in all" in found.text
     assert "python -m ltray.plan" in found.text
     tenths = ahead(experiment(1, [0, 1.1, 4.4], 5, "continue"), Rows(), None, workers=2)
@@ -87,9 +87,9 @@ def test_after_the_dense_run_a_sweep_says_how_long_the_rest_takes() -> None:
     rows = Rows()
     rows.put_dense(0, {"train_seconds": 20.0}, [epoch(n, 9.0 + n) for n in range(1, 11)], {})
     found = ahead(case, rows, (600, 100, 200), workers=2)
-    assert found.seconds is not None
+    assert found.on is not None
     # 3 packs of 2 x 10 epochs of 1 s and a little evaluation: on 2 workers, 2 packs long.
-    assert 0.4 * 40 < found.seconds.low < 0.8 * 40 * 1.2 < found.seconds.likely < 60
+    assert 0.4 * 40 < found.on.whole.low < 0.8 * 40 * 1.2 < found.on.whole.likely < 60
     expected = r"plan: 6 retrainings, 60 epochs in all on 2 workers: \d+ s \(\d+ s to \d+ s\)"
     assert re.match(expected, found.text)
 
@@ -100,12 +100,11 @@ def test_evaluating_within_epochs_makes_them_longer() -> None:
     rows.put_dense(0, {"train_seconds": 20.0}, [epoch(n, 9.0 + n) for n in range(1, 11)], {})
     once = experiment(1, [0], 10)
     more = once.model_copy(update={"train": once.train.model_copy(update={"evaluate_every": 2})})
-    seconds = [ahead(case, rows, (600, 100, 200), workers=1).seconds for case in (once, more)]
-    assert seconds[0] is not None
-    assert seconds[1] is not None
+    found = [ahead(case, rows, (600, 100, 200), workers=1).on for case in (once, more)]
+    seconds = [on.whole.likely for on in found if on is not None]
     # A ticket costs 0.8 of the dense run, an evaluated image 0.33 of one that is trained on.
     longer = 10 * 0.8 * 0.33 * (5 - 1) * 300 / 600
-    assert seconds[1].likely - seconds[0].likely == pytest.approx(longer)
+    assert seconds[1] - seconds[0] == pytest.approx(longer)
 
 
 def test_dense_runs_of_replicates_that_are_no_longer_asked_for_do_not_count() -> None:
@@ -124,8 +123,8 @@ def test_a_sweep_that_goes_on_counts_what_is_left() -> None:
         rows.put(ticket(0.0, "a", 0, 20, ticket=one.name), [])
     found = ahead(case, rows, (600, 100, 200), workers=1)
     assert found.text.startswith("plan: 2 retrainings, 20 epochs in all on 1 worker")
-    assert found.seconds is not None
-    assert 20 < found.seconds.likely < 40  # a second an epoch, as the first pack took, and starts
+    assert found.on is not None
+    assert 20 < found.on.whole.likely < 40  # a second an epoch, as the first pack took, and starts
 
 
 def test_storage_of_photographs_and_of_a_grid_without_the_initial_weights() -> None:

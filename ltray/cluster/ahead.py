@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from ltray.analysis.planning.costs import Costs, Training, given, starting
-from ltray.analysis.planning.estimate import NOTHING, Estimate
+from ltray.analysis.planning.estimate import NOTHING
 from ltray.analysis.planning.planned import OnWorkers, Plan, planned
 from ltray.analysis.planning.run_costs import from_dense_run, from_packs
 from ltray.analysis.planning.wording import about
@@ -25,11 +25,6 @@ class Ahead:
     text: str
     one: OnWorkers | None = None
     on: OnWorkers | None = None
-
-    @property
-    def seconds(self) -> Estimate | None:
-        """Until the report."""
-        return self.on.whole if self.on else None
 
 
 def ahead(
