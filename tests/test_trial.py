@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -22,6 +23,7 @@ from ltray.training import retrain
 from ltray.training.backends import trial
 from ltray.training.backends.choice import open_backend
 from ltray.training.backends.loop import Loop
+from ltray.training.backends.together import Together
 from ltray.training.backends.trial import Choice, choose
 from ltray.training.dense import train_dense
 from ltray.training.fit import fit
@@ -68,19 +70,31 @@ def test_auto_measures_all_that_can_train_the_network(arch: str, measured: set[s
     assert told.startswith(min(choice.milliseconds, key=lambda name: choice.milliseconds[name]))
 
 
-def test_a_short_training_is_not_held_up_by_measuring(monkeypatch: pytest.MonkeyPatch) -> None:
-    taken: list[int] = []
+@pytest.mark.parametrize(
+    ("seconds", "steps", "measured"),
+    [
+        (0.001, 1, trial.FEWEST_STEPS),
+        (0.001, 10**9, trial.MOST_STEPS),
+        (0.001, 0, trial.MOST_STEPS),  # 0 = not known
+        (0.03, 10**9, 7),  # the first after which each backend was measured for 0.2 seconds
+        (0.03, 100, 3),  # two backends' 3 x 0.03 s are over 3 % of the training's 3 s
+    ],
+)
+def test_a_short_training_is_not_held_up_by_measuring(
+    monkeypatch: pytest.MonkeyPatch, seconds: float, steps: int, measured: int
+) -> None:
+    now, taken = 0.0, 0
 
-    def count_step(backend: Loop, images: torch.Tensor, labels: torch.Tensor) -> None:
-        taken[-1] += 1
-        step(backend, images, labels)
+    def take_time(*_step: Any) -> None:
+        nonlocal now, taken
+        now += seconds
+        taken += 1
 
-    step = Loop.train_step
-    monkeypatch.setattr(Loop, "train_step", count_step)
-    for steps in (1, 10**9, 0):  # 0 = not known
-        taken.append(0)
-        choose("auto", made("lenet_300_100", 3), a_batch("lenet_300_100"), PLENTY, steps)
-    assert taken == [1 + trial.FEWEST_STEPS, 1 + trial.MOST_STEPS, 1 + trial.MOST_STEPS]
+    for backend in (Loop, Together):  # Together = fused
+        monkeypatch.setattr(backend, "train_step", take_time)
+    monkeypatch.setattr(trial, "time", SimpleNamespace(perf_counter=lambda: now))
+    choose("auto", made("conv2", 3), a_batch("conv2"), PLENTY, steps)
+    assert taken == 2 * (1 + measured)
 
 
 def test_one_ticket_is_not_fused_with_itself() -> None:
