@@ -291,4 +291,6 @@ def test_every_cell_is_drawn_with_its_interval() -> None:
     ends = [100 * difference.interval.low, 100 * difference.interval.high]
     bars = [bar for bar in axes.collections if isinstance(bar, LineCollection)]
     assert [bar.get_segments()[0][:, 1] for bar in bars] == [pytest.approx(ends)] * 4
+    low, high = axes.get_ylim()
+    assert low < 0 < 1.1 * max(5.0, *ends) < high
     assert "4 of 4 cells lie wholly above zero" in controls_figure("random_init", found)

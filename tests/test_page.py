@@ -314,6 +314,19 @@ def test_curves_are_said_to_be_of_the_replicate_that_they_are_of(tmp_path: Path)
     assert "; all of replicate 1." in page_of(run, experiment).text
 
 
+def test_every_learning_curve_has_a_mark_of_its_own(tmp_path: Path) -> None:
+    experiment = experiment_of(
+        sparsities=(0.5, 0.99),
+        reset_epochs=(0, 1, 2, 4, 8),
+        controls=("shuffled_mask", "random_init"),
+    )
+    page = write_report(write_run(tmp_path, experiment), experiment).read_text()
+    names = page[page.index("<h2>Learning curves") :].partition("</ul>")[0]
+    marks = re.findall(r"<li><i(.*?)</i>", names)
+    assert len(marks) == 1 + 5 + 2 + 2  # dense, matching, the sparsest level's ends, controls
+    assert len(set(marks)) == len(marks)
+
+
 def test_many_evaluations_are_thinned_in_the_table_of_curves() -> None:
     every = [{"epoch": number / 9, "val_top1": number / 1000} for number in range(1, 496)]
     late = every[200:]

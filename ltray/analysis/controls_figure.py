@@ -69,11 +69,16 @@ def _axes(axes: "Axes", levels: Sequence[float]) -> None:
     axes.set_xticks(named, [level(levels[number]) for number in named])
     axes.set_xlim(-0.6, len(levels) - 0.4)
     axes.set_yscale("symlog", linthresh=2)
-    axes.set_ylim(bottom=min(-0.3, axes.dataLim.y0 - 0.3))
-    low, high = axes.get_ylim()
+    low, high = -_beyond(-axes.dataLim.y0), _beyond(axes.dataLim.y1)
+    axes.set_ylim(low, high)
     axes.set_yticks([tick for tick in TICKS if low <= tick <= high])
     axes.yaxis.set_major_formatter(lambda tick, _: f"{tick:g}")
     axes.minorticks_off()
     axes.tick_params(length=0)
     axes.set_xlabel("sparsity")
     axes.set_ylabel("ticket minus control,\npoints of validation")
+
+
+def _beyond(end: float) -> float:
+    """Where an axis ends that has room for a mark at `end`, in its linear part or beyond."""
+    return max(0.3, end + 0.3, 1.25 * end)

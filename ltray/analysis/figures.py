@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "p")
 GLYPHS = ("●", "■", "▲", "◆", "▼", "✚", "✖", "⬟")
+DASHES = {"shuffled_mask": (0, (4, 2)), "random_init": (0, (1, 1.5))}  # of controls' lines
+DASH_GLYPHS = {"shuffled_mask": "╌", "random_init": "┄"}
 SPLIT_NAMES = {"val": "validation", "test": "test"}
 
 INK = "#010101"
@@ -59,12 +61,21 @@ _STYLE: dict[Any, Any] = {
 class Curve:
     """One network's validation accuracy over its training; `style` picks colour and marker.
 
-    A style of None is the dense run's: drawn in ink, dashed.
+    A style of None is the dense run's: drawn in ink, dashed. Controls are broken lines in the
+    colour of their ticket.
     """
 
     label: str
     style: int | None
     epochs: Sequence[Row]
+    control: str | None = None
+
+    @property
+    def glyph(self) -> str:
+        """Its mark in the list of names."""
+        if self.control is not None:
+            return DASH_GLYPHS[self.control]
+        return "╌" if self.style is None else GLYPHS[self.style % len(GLYPHS)]
 
 
 def accuracy_against_density(
@@ -153,6 +164,9 @@ def learning_curves(curves: Sequence[Curve]) -> str:
             top1 = [row["val_top1"] for row in measured]
             if curve.style is None:
                 axes.plot(epochs, top1, color=INK, linewidth=1.5, linestyle="--")
+            elif curve.control is not None:
+                color = look(curve.style)["color"]
+                axes.plot(epochs, top1, color=color, linewidth=1.5, linestyle=DASHES[curve.control])
             else:
                 axes.plot(epochs, top1, **look(curve.style), markevery=[-1] if top1 else None)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -204,7 +218,6 @@ def _draw_controls(
 ) -> None:
     """Broken lines in the colour of their reset point; in ink where one is for all of them."""
     there = sorted({cell.reset_epoch for cell in cells})
-    style = (0, (1, 1.5)) if kind == "random_init" else (0, (4, 2))
     for point in there:
         color = LINES[points.index(point) % len(LINES)]
         if kind == "random_init" and len(there) == 1:
@@ -213,7 +226,7 @@ def _draw_controls(
         kept = [cell.mean("density_kept") for cell in line]
         top1 = [cell.mean(column) for cell in line]
         alone = ("+" if kind == "random_init" else "_") if len(line) == 1 else ""  # no line to see
-        axes.plot(kept, top1, color=color, linestyle=style, linewidth=1.2, marker=alone)
+        axes.plot(kept, top1, color=color, linestyle=DASHES[kind], linewidth=1.2, marker=alone)
 
 
 def _beside(controls: Mapping[str, Sequence[Cell]]) -> str:

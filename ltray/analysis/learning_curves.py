@@ -37,21 +37,21 @@ def curves_of(rows: Rows, found: Sequence[Cell], chosen: Sequence[Cell]) -> list
 
 
 def control_curves(
-    rows: Rows,
-    place: Place,
-    controls: Mapping[str, Mapping[Place, Beside]],
-    others: Sequence[Curve],
+    rows: Rows, place: Place, controls: Mapping[str, Mapping[Place, Beside]]
 ) -> list[Curve]:
-    """The controls of one cell, of the replicate that the other curves are of, in other looks."""
+    """The controls of one cell, of the replicate that the other curves are of."""
     if not rows.dense:
         return []
-    first_look = 1 + max((one.style for one in others if one.style is not None), default=-1)
-    where = f"{wording.level(place[0])} sparsity, reset to epoch {wording.epoch(place[1])}"
+    sparsity, reset_epoch = place
+    where = f"{wording.level(sparsity)} sparsity, reset to epoch {wording.epoch(reset_epoch)}"
     return [
         Curve(
-            f"{kind} of {where}", first_look + number, rows.epochs[row["replicate"], row["ticket"]]
+            f"{kind} of {where}",
+            sorted({point for _, point in found}).index(reset_epoch),
+            rows.epochs[row["replicate"], row["ticket"]],
+            kind,
         )
-        for number, (kind, found) in enumerate(controls.items())
+        for kind, found in controls.items()
         for row in found[place].control.done
         if (row["replicate"], row["retraining"]) == (min(rows.dense), 0)
     ]

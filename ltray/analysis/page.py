@@ -118,7 +118,7 @@ def _findings(
     best = best_of(answered)
     curves = curves_of(rows, found, chosen)
     if best is not None and best.cell is not None:
-        curves += control_curves(rows, best.cell.place, controls, curves)
+        curves += control_curves(rows, best.cell.place, controls)
     return {
         "answers": answered,
         "fresh_by_point": len(experiment.reset.epochs) > 1 and has_masks_by_reset_point(experiment),
@@ -134,6 +134,7 @@ def _findings(
         "heat_map": heat_map(found, margin, [cell.place for cell in chosen]),
         "legend": legend(margin),
         "glyphs": figures.GLYPHS,
+        "dashes": figures.DASH_GLYPHS,
         "accuracy_figures": _accuracy_figures(found, controls, dense, experiment),
         "curves": curves,
         "curves_replicate": min(rows.dense, default=0),

@@ -62,7 +62,7 @@ def step_time_curves(times: Sequence[StepTime]) -> str:
             line = [one for one in times if one.backend == backend]
             kept = [1 - one.sparsity for one in line]
             axes.plot(kept, [one.milliseconds for one in line], **look(number))
-        axes.set_ylim(bottom=0)
+        axes.set_ylim(0, 1.1 * max(one.milliseconds for one in times))
         axes.set_ylabel("ms per step and ticket")
         alt = (
             "Milliseconds per training step of one ticket against the share of weights kept, by "

@@ -264,7 +264,7 @@ def _by_reset_point(shown: Shown) -> str:
         axes.axhline(STABLE, linewidth=1, linestyle=":", color=figures.INK)
         _reset_axis(axes, shown)
         axes.set_ylabel("error barrier, validation")
-        axes.set_ylim(bottom=0)
+        axes.set_ylim(0, 1.05 * max(STABLE, axes.dataLim.y1))
         said = _in_words(shown, lambda one: one.height("val"))
         return svg_of(figure, "barriers", f"Error barrier by reset point. {said}.")
 
