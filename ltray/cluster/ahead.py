@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import torch
+
 from ltray.analysis.planning.costs import Costs, Training, given, starting
 from ltray.analysis.planning.estimate import NOTHING
 from ltray.analysis.planning.planned import OnWorkers, Plan, planned
@@ -11,7 +13,16 @@ from ltray.analysis.planning.wording import about
 from ltray.analysis.planning.work import epochs_of
 from ltray.analysis.results import DENSE, Rows
 from ltray.analysis.wording import quantity
+from ltray.cluster.launches import Launch
+from ltray.cluster.resources import Cluster, trial_resources
+from ltray.data.manifest import read_manifest
+from ltray.data.selection import image_counts
 from ltray.experiment import Experiment, as_written, steps_per_epoch
+from ltray.files import is_there
+from ltray.run import Run
+from ltray.say import Say
+from ltray.training.backends.choice import may_be_csr
+from ltray.training.start import untrained
 
 
 @dataclass(frozen=True)
@@ -27,20 +38,44 @@ class Ahead:
     on: OnWorkers | None = None
 
 
+def say_ahead(run: Run, launch: Launch, rows: Rows, cluster: Cluster, say: Say) -> None:
+    """Say what is left to do on a cluster, and write it down for the report where it has a time."""
+    experiment, sweep = run.experiment, run.experiment.sweep
+    resources = trial_resources(sweep, cluster, sweep.gpus_per_trial)
+    workers = max(1, cluster.room(resources["cpu"], resources["gpu"]))
+    images, kept_alone = None, False
+    if rows.dense and is_there(run.data.manifest):
+        manifest = read_manifest(run.data)
+        images = image_counts(manifest, experiment.data)
+        if resources["gpu"] == 0:
+            model = untrained(run, len(manifest.class_names), 0, torch.device("cpu"))
+            kept_alone = may_be_csr(sweep.backend, model)
+    found = ahead(experiment, rows, images, workers, kept_alone=kept_alone)
+    say(found.text)
+    if found.one and found.on:
+        launch.plan(found.one, found.on)
+
+
 def ahead(
-    experiment: Experiment, rows: Rows, images: tuple[int, int, int] | None, workers: int
+    experiment: Experiment,
+    rows: Rows,
+    images: tuple[int, int, int] | None,
+    workers: int,
+    *,
+    kept_alone: bool,
 ) -> Ahead:
     """What is left to do, and how long that takes by what this run has measured.
 
     Args:
         experiment: resolved.
         rows: the run's; tickets that have failed are to be tried again.
-        images: to train on, for validation, to test; None before they are prepared.
+        images: to train on, for validation, to test; None where no dense run is done.
         workers: trials at a time.
+        kept_alone: whether a backend may compute a ticket's kept weights alone.
     """
     done = {key: row for key, row in rows.tickets.items() if row["status"] != "failed"}
     whole = [number for number in rows.dense if number < experiment.replicates]
-    training = _training(experiment, rows, images)
+    training = _training(experiment, rows, images, kept_alone)
     plan = planned(experiment, _costs(training or given(0.0)), {1, workers}, done, len(whole))
     what = _what(plan)
     if training is None:
@@ -51,13 +86,13 @@ def ahead(
 
 
 def _training(
-    experiment: Experiment, rows: Rows, images: tuple[int, int, int] | None
+    experiment: Experiment, rows: Rows, images: tuple[int, int, int] | None, kept_alone: bool
 ) -> Training | None:
     training = None
     if rows.dense and images is not None:
         evaluated = _evaluated(experiment, *images)
         epochs: Sequence[dict[str, float]] = rows.epochs[min(rows.dense), DENSE]
-        training = from_dense_run(epochs, evaluated)
+        training = from_dense_run(epochs, evaluated, kept_alone=kept_alone)
     return from_packs(training, list(rows.tickets.values()))
 
 

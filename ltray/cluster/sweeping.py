@@ -9,7 +9,7 @@ from ltray.analysis.accounts import RETRAININGS
 from ltray.analysis.card import write_card
 from ltray.analysis.grid import in_words
 from ltray.analysis.results import Rows, collect, write_tables
-from ltray.cluster.ahead import ahead
+from ltray.cluster.ahead import say_ahead
 from ltray.cluster.broken_gpus import BrokenGpus
 from ltray.cluster.dense_runs import make_all_masks, train_dense_runs, whole_trajectories
 from ltray.cluster.launches import Launch
@@ -158,15 +158,14 @@ def _sweep(  # noqa: PLR0913, PLR0917 (what a launch needs)
         show(_keys(run, rows), rows, run.experiment.report.margin, series)
         sweep = run.experiment.sweep
         resources = trial_resources(sweep, cluster, sweep.gpus_per_trial)
-        workers = max(1, cluster.room(resources["cpu"], resources["gpu"]))
-        _say_ahead(run, launch, rows, workers, say)
+        say_ahead(run, launch, rows, cluster, say)
         trajectories = _dense_stages(run, launch, cluster, say)
         with launch.stage("masks"):
             make_all_masks(run, trajectories, CpuWork(cluster, say), say)
         for replicate, trajectory in trajectories.items():
             rows.put_dense(replicate, trajectory.row, trajectory.epochs, trajectory.prunable)
         if not launch.is_planned:
-            _say_ahead(run, launch, rows, workers, say)
+            say_ahead(run, launch, rows, cluster, say)
         slots = Slots(resources, cluster, launch.broken, say, series.packs)
         storage = run.folder.tune(launch.name)
         with launch.stage(RETRAININGS):
@@ -251,16 +250,6 @@ def _check_counts(run: Run, manifest: Manifest, say: Say) -> None:
     warning = margin_warning(run.experiment, counts[1])
     if warning:
         say(f"warning: {warning}")
-
-
-def _say_ahead(run: Run, launch: Launch, rows: Rows, workers: int, say: Say) -> None:
-    images = None
-    if is_there(run.data.manifest):
-        images = image_counts(read_manifest(run.data), run.experiment.data)
-    found = ahead(run.experiment, rows, images, workers)
-    say(found.text)
-    if found.one and found.on:
-        launch.plan(found.one, found.on)
 
 
 def _write_tables(run: Run) -> None:

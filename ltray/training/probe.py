@@ -30,7 +30,7 @@ from ltray.models.networks import build
 from ltray.models.prunable import output_layer, prunable
 from ltray.own_code import OwnCode
 from ltray.training.backends.backend import Backend, on_its_device
-from ltray.training.backends.choice import open_backend, why_not
+from ltray.training.backends.choice import may_be_csr, open_backend
 from ltray.training.backends.trial import choose
 from ltray.training.denormals import denormals_as_zero
 from ltray.training.evaluation import evaluate
@@ -271,8 +271,7 @@ class _Probing:
         """Sparsities to try: where kept weights alone are computed, how many there are matters."""
         levels = sorted(self.experiment.prune.sparsities)
         on_cpu = self.place.device.type == "cpu"
-        may_be_csr = on_cpu and self.experiment.sweep.backend in {"auto", "csr"}
-        if may_be_csr and why_not("csr", self.model) is None:
+        if on_cpu and may_be_csr(self.experiment.sweep.backend, self.model):
             return sorted({levels[0], levels[len(levels) // 2], levels[-1]})
         return [levels[len(levels) // 2]]
 

@@ -17,9 +17,12 @@ EVALUATION = Estimate(0.2, 0.33, 0.6)
 # What a ticket of a pack costs, of what the dense run did: backends that make use of zeros or of
 # the pack may more than halve it, and a machine that is full may slow it down.
 TICKET = Estimate(0.4, 0.8, 1.2)
+# The same with next to no weights left, where kept weights alone may be computed.
+EMPTY_TICKET = Estimate(0.03, 0.1, 0.3)
+HALF = 0.5  # the sparsity up to which such a ticket costs as much as others
 
 
-def from_dense_run(epochs: Sequence[Row], evaluated: float) -> Training | None:
+def from_dense_run(epochs: Sequence[Row], evaluated: float, *, kept_alone: bool) -> Training | None:
     """Costs when only the dense run is there; None where it had a single evaluation.
 
     Its epoch is the median of what followed the first evaluation: before that is also paid for
@@ -28,6 +31,7 @@ def from_dense_run(epochs: Sequence[Row], evaluated: float) -> Training | None:
     Args:
         epochs: its rows, one for each evaluation.
         evaluated: images that are evaluated in an epoch, over those that are trained on.
+        kept_alone: whether a backend may compute a ticket's kept weights alone.
     """
     taken = [
         (later["seconds"] - row["seconds"]) / (later["epoch"] - row["epoch"])
@@ -38,8 +42,12 @@ def from_dense_run(epochs: Sequence[Row], evaluated: float) -> Training | None:
         return None
     trained = median(taken)
     dense = Estimate(trained, trained, trained) + EVALUATION * (evaluated * trained)
-    ticket = Estimate(*(part * of for part, of in zip(dense.ends, TICKET.ends, strict=True)))
-    return replace(given(0.0), dense=dense, tickets={0.0: ticket})
+    shares = {HALF: TICKET, 1.0: EMPTY_TICKET} if kept_alone else {0.0: TICKET}
+    tickets = {
+        sparsity: Estimate(*(part * of for part, of in zip(dense.ends, share.ends, strict=True)))
+        for sparsity, share in shares.items()
+    }
+    return replace(given(0.0), dense=dense, tickets=tickets)
 
 
 def from_packs(training: Training | None, rows: Sequence[Row]) -> Training | None:

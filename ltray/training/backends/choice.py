@@ -41,6 +41,16 @@ def why_not(name: str, model: nn.Module) -> str | None:
     return next((reason for reason in reasons if reason), None)
 
 
+def may_be_csr(wanted: str, model: nn.Module) -> bool:
+    """Whether on a CPU kept weights alone may be computed, so that it matters how many there are.
+
+    Args:
+        wanted: `sweep.backend`.
+        model: on a CPU.
+    """
+    return wanted in {"auto", "csr"} and why_not("csr", model) is None
+
+
 def check_covers(name: str, model: nn.Module) -> None:
     """Find out whether a backend can train such networks.
 
