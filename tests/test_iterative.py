@@ -1,5 +1,6 @@
 """Iterative pruning, from the grid to the trained chains, without Ray."""
 
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -22,6 +23,7 @@ from ltray.run import Run
 from ltray.training import retrain, states
 from ltray.training.chain import train_chain
 from ltray.training.dense import train_dense
+from ltray.training.first_weights import first_weights
 from ltray.training.fit import fit
 from ltray.training.place import this_place
 from ltray.training.pruning import make_next_mask
@@ -160,6 +162,23 @@ def test_a_rewound_rate_goes_on_from_the_weights_that_were_pruned(
         for name, kept in load_mask(folder.mask(ticket.mask)).items():
             assert torch.equal(began_with[ticket.name][name], before[name] * kept)
         before = load_file(folder.ticket(ticket.name).weights)
+
+
+def test_a_one_shot_ticket_starts_as_it_did_after_its_run_was_made_iterative(
+    make_run: MakeRun,
+) -> None:
+    keys: dict[str, Any] = {"prune__sparsities": [0.5, 0.8], "reset__method": "learning_rate"}
+    one_shot = make_run(**keys)
+    train_dense(one_shot, 0, this_place(), nobody)
+    trajectory = read_trajectory(one_shot.folder.replicate(0))
+    assert trajectory is not None
+    ticket = max(grid(one_shot.experiment), key=lambda one: one.sparsity)
+    expected = first_weights(one_shot, ticket, trajectory, 10)
+    for points in ([0, 1], [0]):
+        keys |= {"prune__style": "iterative", "reset__epochs": points}
+        later = make_run(**keys).experiment
+        found = first_weights(replace(one_shot, experiment=later), ticket, trajectory, 10)
+        assert all(torch.equal(found[name], expected[name]) for name in expected)
 
 
 def test_a_chain_ends_where_a_level_diverges(make_run: MakeRun) -> None:

@@ -173,7 +173,7 @@ def chains(cells: Iterable[Ticket]) -> list[list[Ticket]]:
 def level_before(experiment: Experiment, ticket: Ticket) -> Ticket | None:
     """The ticket whose training an iterative one is pruned from; None at the first level."""
     denser = [sparsity for sparsity in experiment.prune.sparsities if sparsity < ticket.sparsity]
-    if experiment.prune.style != "iterative" or not denser:
+    if ticket.style != "iterative" or not denser:
         return None
     cells = _cells(experiment, ticket.replicate)
     place = max(denser), ticket.reset_epoch
