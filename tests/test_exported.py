@@ -214,6 +214,43 @@ def test_torch_prune_takes_the_mask(tmp_path: Path) -> None:
     assert {name for name, _ in model.named_buffers()} == {f"{name}_mask" for name in mask}
 
 
+class ReadsWeights(nn.Module):
+    """Attention, and a layer whose weight is read without a call of the layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.attention = nn.MultiheadAttention(8, 2, batch_first=True)
+        self.last = nn.Linear(8, 3)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        seen, _ = self.attention(images, images, images)
+        return functional.linear(seen.mean(1), self.last.weight, self.last.bias)
+
+
+def test_torch_prune_trains_layers_that_are_not_called() -> None:
+    model = ReadsWeights()
+    names = ["attention.out_proj.weight", "last.weight"]
+    mask = {name: torch.rand(model.get_parameter(name).shape) < 0.5 for name in names}
+    to_torch_prune(model, mask)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    images, labels = torch.rand(4, 5, 8), torch.tensor([0, 1, 2, 0])
+    for _ in range(3):
+        optimizer.zero_grad()
+        functional.cross_entropy(model(images), labels).backward()
+        optimizer.step()
+    given = {name: parameter.clone() for name, parameter in model.named_parameters()}
+    logits = model(images)
+    plain = ReadsWeights()
+    kept = {name: given[f"{name}_orig"] * part for name, part in mask.items()}
+    whole = {name: given[name] for name, _ in plain.named_parameters() if name not in mask}
+    plain.load_state_dict({**whole, **kept})
+    torch.testing.assert_close(logits, plain(images))
+    for name in names:
+        module, _, weight = name.rpartition(".")
+        nn.utils.prune.remove(model.get_submodule(module), weight)  # type: ignore[no-untyped-call]
+    torch.testing.assert_close(model(images), logits)
+
+
 @pytest.mark.parametrize("file", [MASK, *WEIGHTS.values(), ABOUT])
 def test_a_changed_byte_is_noticed(tmp_path: Path, file: str) -> None:
     folder = exported(tmp_path / "t")
@@ -233,6 +270,8 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
         load_ticket(folder)
     with pytest.raises(LtrayError, match="is no exported ticket"):
         load_ticket(tmp_path)
+    with pytest.raises(LtrayError, match="is no exported ticket"):
+        load_ticket(folder / ABOUT)
 
 
 def test_a_folder_of_a_later_version_is_refused(tmp_path: Path) -> None:

@@ -84,7 +84,7 @@ def read_about(folder: Path | str) -> dict[str, Any]:
     path = _path(folder) / ABOUT
     try:
         about = json.loads(path.read_bytes())
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         mend = "name the folder that `python -m ltray.export` wrote"
         raise LtrayError(str(folder), f"is no exported ticket: it has no {ABOUT}", mend) from None
     except ValueError as error:
@@ -220,6 +220,9 @@ class _Kept:
 def to_torch_prune(model: nn.Module, mask: Mapping[str, torch.Tensor]) -> None:
     """Hand a mask over to torch.nn.utils.prune, in place: each weight becomes weight_orig x mask.
 
+    That makes this product when a layer is called. Here it is also made when the network is: where
+    attention reads a layer's weight without calling the layer, it would stay as it was.
+
     Raises:
         LtrayError: the network has no such weights.
     """
@@ -227,6 +230,15 @@ def to_torch_prune(model: nn.Module, mask: Mapping[str, torch.Tensor]) -> None:
         module, _, weight = name.rpartition(".")
         part = mask[name].to(parameter.device)
         prune.custom_from_mask(model.get_submodule(module), weight, part)  # type: ignore[no-untyped-call]
+    model.register_forward_pre_hook(_make_products)
+
+
+def _make_products(model: nn.Module, _inputs: Any) -> None:
+    """weight_orig x mask of every layer that is still pruned."""
+    for module in model.modules():
+        for hook in module._forward_pre_hooks.values():
+            if isinstance(hook, prune.BasePruningMethod):
+                setattr(module, hook._tensor_name, hook.apply_mask(module))
 
 
 def _parameters(model: nn.Module, mask: Mapping[str, torch.Tensor]) -> dict[str, nn.Parameter]:
@@ -261,7 +273,7 @@ def _read_tensors(folder: Path, name: str, about: Mapping[str, Any]) -> State:
     path = folder / name
     try:
         content = path.read_bytes()
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise LtrayError(str(path), "is missing", "copy the whole folder again") from None
     if hashlib.sha256(content).hexdigest() != about["sha256"][name]:
         raise _changed(path, f"its SHA-256 is not the one in {ABOUT}")
