@@ -248,6 +248,10 @@ def test_a_folder_in_use_is_left_alone(trained: Run, tmp_path: Path) -> None:
         exported(trained, folder, other["ticket"])
     with pytest.raises(LtrayError, match="which no export writes"):
         exported(trained, trained.folder.path)
+    (tmp_path / "notes.txt").write_text("mine")
+    for place in ("notes.txt", "notes.txt/deep/ticket"):
+        with pytest.raises(LtrayError, match=r"notes\.txt is a file"):
+            exported(trained, tmp_path / place)
 
 
 def test_damaged_weights_are_not_exported(make_run: MakeRun, tmp_path: Path) -> None:

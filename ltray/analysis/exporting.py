@@ -100,18 +100,20 @@ def _kept_card(folder: Path) -> bool:
 
     One beside the files of an export that was cut off is of that one.
     """
-    there = set(names_below(folder)) if not _is_file(folder) else set()
+    there = set(names_below(folder)) if _in_the_way(folder) is None else set()
     return CARD in there and (there == {CARD} or ABOUT in there)
 
 
-def _is_file(folder: Path) -> bool:
-    return is_local(folder) and folder.is_file()
+def _in_the_way(folder: Path) -> Path | None:
+    """The file that is where the folder, or one around it, should be."""
+    places = (folder, *folder.parents) if is_local(folder) else ()
+    return next((place for place in places if place.is_file()), None)
 
 
 def _is_there_already(run: Run, chosen: Chosen, folder: Path, wanted: set[str]) -> bool:
     """Whether this ticket lies there whole; refuses a folder that is in use for something else."""
-    if _is_file(folder):
-        raise LtrayError("--to", f"{folder} is a file", "name a folder")
+    if (file := _in_the_way(folder)) is not None:
+        raise LtrayError("--to", f"{file} is a file", "name a folder")
     there = set(names_below(folder))
     if others := sorted(there - NAMES):
         found = f"{folder} holds {wording.listed(others[:3])}, which no export writes"
