@@ -4,9 +4,8 @@ from pathlib import Path
 
 from ltray.analysis.results import Results, read_results
 from ltray.experiment import Experiment
-from ltray.experiment_file import read_experiment
 from ltray.files import at
-from ltray.locate import DEFAULT_ROOT, locate_experiment, root_folder
+from ltray.locate import DEFAULT_ROOT, experiment_of, locate_experiment, root_folder
 from ltray.say import Say
 
 
@@ -19,8 +18,9 @@ def load_experiment(path: Path | str) -> Experiment:
 
     Raises:
         InvalidExperiment: with everything that is wrong in it.
+        LtrayError: it is the experiment.yaml of a run, and its criterion is given with it.
     """
-    return read_experiment(at(str(path), "path"))
+    return experiment_of(at(str(path), "path"))
 
 
 def run_sweep(

@@ -47,24 +47,26 @@ def read_experiment(path: Path) -> Experiment:
         InvalidExperiment: with every problem: key, value, what is allowed, the nearest key.
         LtrayError: the file is missing, unreadable, or not a mapping.
     """
-    document = _load(path)
-    checked = _Checked(path, document)
-    if checked.problems:
-        raise InvalidExperiment(checked.problems)
-    return _with_absolute_paths(Experiment.model_validate(document), path.parent)
+    experiment = _with_absolute_paths(_checked(path, _load(path)), path.parent)
+    criterion = experiment.prune.criterion
+    if not is_own_code(criterion):
+        return experiment
+    absolute = {"criterion": made_absolute(criterion, path.parent)}
+    return experiment.model_copy(update={"prune": experiment.prune.model_copy(update=absolute)})
 
 
 def read_record(path: Path) -> Experiment:
     """Read the experiment.yaml of a folder: of a run, or of tickets that came from another one.
 
-    The reset points of a GivenExperiment do not have to agree with its own training.
+    A person's own criterion is left as it is written there. The reset points of a GivenExperiment
+    do not have to agree with its own training.
 
     Raises:
         LtrayError: as `read_experiment`.
     """
     document = _load(path)
     if "given_by" not in document:
-        return read_experiment(path)
+        return _with_absolute_paths(_checked(path, document), path.parent)
     try:
         experiment = GivenExperiment.model_validate(document)
     except ValidationError as error:
@@ -72,10 +74,14 @@ def read_record(path: Path) -> Experiment:
         found = f"{'.'.join(map(str, detail['loc']))}: {detail['msg']}"
         mend = "delete it and give the same transfer again, which writes it anew"
         raise LtrayError(str(path), found, mend) from None
-    # Masks are given: their criterion is named by its content, and never read.
-    return _with_absolute_paths(experiment, path.parent).model_copy(
-        update={"prune": experiment.prune}
-    )
+    return _with_absolute_paths(experiment, path.parent)
+
+
+def _checked(path: Path, document: dict[Any, Any]) -> Experiment:
+    checked = _Checked(path, document)
+    if checked.problems:
+        raise InvalidExperiment(checked.problems)
+    return Experiment.model_validate(document)
 
 
 def _load(path: Path) -> dict[Any, Any]:
@@ -96,14 +102,13 @@ def _load(path: Path) -> dict[Any, Any]:
 
 
 def _with_absolute_paths(experiment: Kind, folder: Path) -> Kind:
-    data, model, prune = experiment.data, experiment.model, experiment.prune
+    """All but that of a person's own criterion."""
+    data, model = experiment.data, experiment.model
     if data.path is not None and "://" not in data.path:
         data = data.model_copy(update={"path": str(absolute(data.path, folder).resolve())})
     if is_own_code(model.arch):
         model = model.model_copy(update={"arch": made_absolute(model.arch, folder)})
-    if is_own_code(prune.criterion):
-        prune = prune.model_copy(update={"criterion": made_absolute(prune.criterion, folder)})
-    return experiment.model_copy(update={"data": data, "model": model, "prune": prune})
+    return experiment.model_copy(update={"data": data, "model": model})
 
 
 class _Checked:

@@ -71,11 +71,24 @@ def locate(path: Path, root: Path | None = None) -> Run:
         LtrayError: whatever is wrong with the file, its network or its source.
     """
     if not path.is_dir():
-        return locate_experiment(read_experiment(path), root or DEFAULT_ROOT)
+        return locate_experiment(experiment_of(path), root or DEFAULT_ROOT)
     folder = RunFolder(path.resolve())
     if root is not None and root.resolve() != folder.path.parent:
         raise LtrayError("--root", f"{path} does not lie in {root}", "leave --root out")
     return _read_run(folder)
+
+
+def experiment_of(path: Path) -> Experiment:
+    """Read an experiment's file, which may be the experiment.yaml of a run's folder.
+
+    Raises:
+        LtrayError: whatever is wrong with it; it is a run's, and its criterion is given with it.
+    """
+    experiment = read_experiment(path)
+    folder = RunFolder(path.parent.resolve())
+    if path.name == folder.experiment.name and (header := HEADER.match(path.read_text())):
+        _check_criterion_lies_outside(folder, read_record(path).prune.criterion, header[4])
+    return experiment
 
 
 def locate_experiment(experiment: Experiment, root: Path) -> Run:
@@ -121,7 +134,7 @@ def experiment_and_run(path: Path, root: Path | None, say: Say) -> tuple[Experim
             raise
         for _, found, _ in (problem.args for problem in error.args[0]):
             say(f"without the source's own files: {found}")
-        return read_experiment(path), None
+        return experiment_of(path), None
     return run.experiment, run
 
 
@@ -284,11 +297,13 @@ def _check_criterion_lies_outside(folder: RunFolder, criterion: str, sha256: str
     """
     if not is_own_code(criterion):
         return
-    path, _, _ = criterion.rpartition(":")
-    found = None
+    text, _, _ = criterion.rpartition(":")
+    path, found = at(text, KEY), None
     if sha256 is None:
         found = f"prune.criterion, {path}, has no hash in the first lines"
-    elif lies_below(at(path, KEY), folder.path.parent):
+    elif is_local(path) and not path.is_absolute():
+        found = f"prune.criterion, {path}, is written from a folder, as no command writes it"
+    elif lies_below(path, folder.path.parent):
         found = f"prune.criterion, {path}, lies among the runs"
     if found is not None:
         mend = "give the experiment's own file: code is not run on the word of a run's folder"

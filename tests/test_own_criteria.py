@@ -10,6 +10,7 @@ import yaml
 from conftest import located, small_document
 from own_network import NETS
 
+from ltray import load_experiment
 from ltray.analysis.results import read_results
 from ltray.errors import InvalidExperiment, LtrayError
 from ltray.experiment_file import read_experiment
@@ -152,8 +153,31 @@ def test_a_runs_folder_brings_no_code_with_it(hashed: bool, tmp_path: Path) -> N
     else:
         text = "".join(line for line in text.splitlines(True) if "criterion: sha256" not in line)
     run.folder.experiment.write_text(text)
-    with pytest.raises(LtrayError, match="code is not run on the word of a run's folder"):
+    assert_refused(run, "code is not run on the word of a run's folder")
+
+
+def assert_refused(run: Run, why: str) -> None:
+    for read in (locate, load_experiment):
+        with pytest.raises(LtrayError, match=why):
+            read(run.folder.experiment)
+    with pytest.raises(LtrayError, match=why):
         locate(run.folder.path)
+
+
+def test_a_criterion_that_a_record_names_from_its_folder_is_refused(tmp_path: Path) -> None:
+    run = located(written(tmp_path / "mine"), tmp_path / "root")
+    text = run.folder.experiment.read_text()
+    run.folder.experiment.write_text(text.replace(str(tmp_path), "../.."))
+    assert_refused(run, r"\.\./\.\./mine/mine\.py, is written from a folder")
+
+
+def test_a_runs_experiment_can_be_taken_to_another_root(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = located(written(tmp_path / "mine"), tmp_path / "root")
+    monkeypatch.chdir(run.folder.path)
+    there = locate(Path("experiment.yaml"), tmp_path / "other")
+    assert there.folder.path == tmp_path / "other" / run.folder.path.name
 
 
 @pytest.mark.parametrize(
@@ -169,8 +193,7 @@ def test_a_criterion_among_the_runs_is_refused_however_it_is_written(
     Path(evil).write_bytes((tmp_path / "mine/mine.py").read_bytes())
     text = run.folder.experiment.read_text().replace(str(tmp_path / "mine/mine.py"), evil)
     run.folder.experiment.write_text(text)
-    with pytest.raises(LtrayError, match=r"evil\.py, lies among the runs"):
-        locate(run.folder.path)
+    assert_refused(run, r"evil\.py, lies among the runs")
 
 
 def test_what_a_function_sets_for_its_process_is_put_back(tmp_path: Path) -> None:
