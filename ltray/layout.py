@@ -92,8 +92,12 @@ class ReplicateFolder:
     def step(self, step: int) -> Path:
         return self.path / "trajectory" / f"step-{step:07d}.safetensors"
 
+    @property
+    def masks(self) -> Path:
+        return self.path / "masks"
+
     def mask(self, name: str) -> Path:
-        return self.path / "masks" / f"{name}.safetensors"
+        return self.masks / f"{name}.safetensors"
 
     @property
     def tickets(self) -> Path:

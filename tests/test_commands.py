@@ -13,6 +13,7 @@ import own_network
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 from archives import png, release, synset
 from commands import (
     Outcome,
@@ -32,10 +33,11 @@ from commands import (
 from conftest import MakeRun, small_document, train_without_ray
 
 from ltray.experiment_file import read_experiment
-from ltray.files import read_json
+from ltray.files import read_json, sha256_of
 from ltray.layout import RunFolder
 from ltray.locate import locate_experiment
 from ltray.lottery.ready import ready
+from ltray.lottery.snapshot import load_weights
 
 pytestmark = pytest.mark.ray
 
@@ -97,6 +99,18 @@ def test_chains_of_iterative_pruning_then_their_controls(
     assert [row["status"] for row in rows(folder)] == ["done"] * 18
     assert final_bits(folder) == undisturbed_bits(make_run, keys)
     assert "Tickets against their controls" in (folder / "report.html").read_text()
+
+    mask = next(folder.glob("replicate-0/masks/*-0.9-*"))
+    step = max(folder.glob("replicate-0/trajectory/step-*"))
+    before = sha256_of(mask), load_weights(step)
+    mask.unlink()
+    step.unlink()
+    again = run("sweep", path, folder=tmp_path)
+    assert again.status == 0, again
+    assert "they are made again, to the same bits" in again.out
+    assert sha256_of(mask) == before[0]
+    assert all(torch.equal(load_weights(step)[name], part) for name, part in before[1].items())
+    assert {row["attempts"] for row in rows(folder)} == {1}
 
 
 def code_block(page: Path, part: str) -> str:

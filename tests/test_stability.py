@@ -7,6 +7,8 @@ import pytest
 from commands import only_run, rows, run, write_experiment
 from conftest import small_document
 
+from ltray.locate import locate
+
 
 @pytest.mark.ray
 def test_copies_are_trained_and_measured_once(tmp_path: Path, prepared_root: Path) -> None:
@@ -34,6 +36,16 @@ def test_copies_are_trained_and_measured_once(tmp_path: Path, prepared_root: Pat
     # The copies in the dense run's own order are the grid's.
     assert "4 tickets: 2 done, 0 diverged, 0 failed, 2 to train" in status.out
     assert len(rows(folder)) == 2 + 6  # the others are kept beside the grid
+
+    document["prune"]["sparsities"] = [0.5, 0.9, 0.95]
+    write_experiment(tmp_path / "small.yaml", document)
+    assert run("stability", "small.yaml", "--sparsities", "0.9", folder=tmp_path).status == 0
+    assert locate(folder).experiment.prune.sparsities == (0.5, 0.9, 0.95)
+    document["reset"]["epochs"] = [0, 1, 1.01]
+    write_experiment(tmp_path / "small.yaml", document)
+    for command in ("stability", "dense"):
+        ended = run(command, "small.yaml", folder=tmp_path)
+        assert (ended.status, "are both step 20" in ended.err) == (2, True), ended
 
 
 def test_a_sparsity_that_is_not_in_the_grid_is_refused_at_once(tmp_path: Path) -> None:

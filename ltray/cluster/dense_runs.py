@@ -7,6 +7,7 @@ from math import inf
 from pathlib import Path
 from typing import Any
 
+from ltray.analysis.results import Rows
 from ltray.cluster.launches import Launch
 from ltray.cluster.progress import SAID_EVERY_SECONDS
 from ltray.cluster.resources import Cluster, groups_at_once, trial_resources
@@ -14,8 +15,17 @@ from ltray.cluster.slots import Slots
 from ltray.cluster.tasks import CpuWork
 from ltray.errors import StageFailed
 from ltray.experiment import step_of
-from ltray.lottery.mask_names import MaskOf
-from ltray.lottery.trajectory import Trajectory, prunable_tensors, read_trajectory
+from ltray.files import names_below
+from ltray.given import GivenExperiment
+from ltray.headers import read_headers
+from ltray.lottery.mask_names import masks_of
+from ltray.lottery.tickets import grid, key
+from ltray.lottery.trajectory import (
+    Trajectory,
+    prunable_tensors,
+    read_trajectory,
+    saved_steps,
+)
 from ltray.patience import patiently
 from ltray.run import Run
 from ltray.say import Say
@@ -24,7 +34,9 @@ MOST_TRIES = 10
 
 
 def whole_trajectories(run: Run) -> dict[int, Trajectory]:
-    """Replicate -> trajectory of the dense runs that have all reset points of the experiment.
+    """Replicate -> trajectory of the dense runs of which every step is there that can be needed.
+
+    Of tickets that come from another run these are the reset points alone.
 
     Raises:
         LtrayError: prune.keep_dense does not fit the network.
@@ -36,11 +48,33 @@ def whole_trajectories(run: Run) -> dict[int, Trajectory]:
         if trajectory is None:
             continue
         prunable_tensors(run.experiment.prune, trajectory)
-        points = run.experiment.reset.epochs
-        steps = [step_of(point, trajectory.steps_per_epoch) for point in points]
+        points, steps_per_epoch = run.experiment.reset.epochs, trajectory.steps_per_epoch
+        steps = saved_steps(points, steps_per_epoch, trajectory.total_steps)
+        if isinstance(run.experiment, GivenExperiment):
+            steps = [step_of(point, steps_per_epoch) for point in points]
         if all(trajectory.has_step(folder, step) for step in steps):
             found[replicate] = trajectory
     return found
+
+
+def has_lost_something(run: Run, rows: Rows) -> bool:
+    """Whether a step of a dense run, or the mask of a ticket that is done, is not there any more.
+
+    Raises:
+        LtrayError: as `whole_trajectories`.
+    """
+    if len(whole_trajectories(run)) < run.experiment.replicates:
+        return True
+    needed: dict[int, set[str]] = {}
+    for ticket in grid(run.experiment):
+        row = rows.tickets.get(key(ticket))
+        if row is not None and row["status"] == "done":
+            needed.setdefault(ticket.replicate, set()).add(ticket.mask)
+    return any(
+        not {run.folder.replicate(replicate).mask(name).name for name in names}
+        <= set(names_below(run.folder.replicate(replicate).masks))
+        for replicate, names in needed.items()
+    )
 
 
 def train_dense_runs(
@@ -124,25 +158,29 @@ def _run_trials(  # noqa: PLR0913, PLR0917 (what a trial needs, and what it is t
     return trials(trainable, slots=slots, at_once=at_once)
 
 
-def make_all_masks(
-    run: Run, trajectories: Mapping[int, Trajectory], cpu_work: CpuWork, say: Say
-) -> None:
+def make_all_masks(run: Run, replicates: Sequence[int], cpu_work: CpuWork, say: Say) -> None:
     """Make the missing masks of every replicate, and say which leave a layer with nothing.
 
-    Chains of iterative pruning make theirs themselves.
+    Chains of iterative pruning make theirs themselves, but for those that were lost since.
     """
+    list(cpu_work.on_each(partial(_make_masks, run), replicates, "masks"))
     if run.experiment.prune.style == "iterative":
         return
-    dead_layers = cpu_work.on_each(partial(_make_masks, run), list(trajectories), "masks")
-    for replicate, by_mask in zip(trajectories, dead_layers, strict=True):
-        for mask, dead in by_mask.items():
+    masks = [(number, one) for number in replicates for one in masks_of(run.experiment)]
+    paths = [run.folder.replicate(number).mask(one.name) for number, one in masks]
+    headers = patiently(lambda: list(read_headers(paths)), run.folder.path)
+    for (replicate, mask), header in zip(masks, headers, strict=True):
+        assert header is not None, "it has just been made"
+        if dead := sorted(name for name, density in header["density"].items() if density == 0):
             say(f"replicate {replicate}, {mask}: nothing is left of {', '.join(dead)}")
 
 
-def _make_masks(run: Run, replicate: int) -> dict[MaskOf, list[str]]:
+def _make_masks(run: Run, replicate: int) -> None:
+    from ltray.training.chain import make_lost_masks
     from ltray.training.pruning import make_masks
 
-    return patiently(partial(make_masks, run, replicate), run.folder.path)
+    make = make_lost_masks if run.experiment.prune.style == "iterative" else make_masks
+    patiently(partial(make, run, replicate), run.folder.path)
 
 
 class DenseProgress:

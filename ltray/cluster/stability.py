@@ -16,11 +16,16 @@ from ltray.cluster.resources import Cluster, trial_resources
 from ltray.cluster.retraining import Retraining
 from ltray.cluster.session import Connection
 from ltray.cluster.slots import Slots
-from ltray.cluster.sweeping import dense_run, launched, prepare_run, sole_driver
+from ltray.cluster.sweeping import (
+    check_counts,
+    dense_run,
+    launched,
+    prepare_run,
+    sole_driver,
+)
 from ltray.cluster.tasks import CpuWork
 from ltray.cluster.tracking import check_tracker
 from ltray.experiment import as_written
-from ltray.files import is_there
 from ltray.lottery.pairs import Pair, pairs_of, with_copies
 from ltray.lottery.tickets import grid, key
 from ltray.lottery.trajectory import Trajectory
@@ -50,8 +55,8 @@ def stability_run(
     parts = [replace(run, experiment=one) for one in with_copies(run.experiment, sparsities)]
     if len(whole_trajectories(run)) < run.experiment.replicates:
         dense_run(run, connection, say, track)
-    elif not is_there(run.data.manifest):  # its shards are gone
-        prepare_run(run, connection, say)
+    else:
+        check_counts(run, prepare_run(run, connection, say), say)
     with sole_driver(run) as lease:
         say = lease.also(say)
         rows = patiently(partial(collect, run.folder), run.folder.path)
@@ -112,7 +117,7 @@ class _Work:
             for number, part in enumerate(parts):
                 storage = self.run.folder.stability.tune(launch.name) / f"part-{number}"
                 with launch.stage("masks"):
-                    make_all_masks(part, trajectories, CpuWork(cluster, self.say), self.say)
+                    make_all_masks(part, list(trajectories), CpuWork(cluster, self.say), self.say)
                 with launch.stage("copies"):
                     self._copies(part, launch, trajectories, slots, storage, series)
                 with launch.stage("lines"):

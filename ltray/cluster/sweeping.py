@@ -11,7 +11,12 @@ from ltray.analysis.grid import in_words
 from ltray.analysis.results import Rows, collect, write_tables
 from ltray.cluster.ahead import say_ahead
 from ltray.cluster.broken_gpus import BrokenGpus
-from ltray.cluster.dense_runs import make_all_masks, train_dense_runs, whole_trajectories
+from ltray.cluster.dense_runs import (
+    has_lost_something,
+    make_all_masks,
+    train_dense_runs,
+    whole_trajectories,
+)
 from ltray.cluster.launches import Launch
 from ltray.cluster.lease import Lease, only_driver
 from ltray.cluster.metrics import SweepSeries
@@ -102,6 +107,8 @@ def dense_run(
         say = lease.also(say)
         whole = whole_trajectories(run)
         if len(whole) == run.experiment.replicates:
+            if is_there(run.data.manifest):
+                check_counts(run, read_manifest(run.data), say)
             write_experiment(run)
             say(f"already whole: {run.folder.replicate(0).trajectory.parent}")
             return whole
@@ -128,7 +135,10 @@ def sweep_run(run: Run, connection: Connection, say: Say, track: str | None = No
         keys = _keys(run, rows)
         ended = [one for one in keys if one in rows.tickets and not _failed(rows, one)]
         say(_grid_line(run, len(keys), len(ended)))
-        if len(ended) < len(keys):
+        lost = patiently(partial(has_lost_something, run, rows), run.folder.path)
+        if lost and len(ended) == len(keys):
+            say("steps of dense runs or masks are gone: they are made again, to the same bits")
+        if lost or len(ended) < len(keys):
             _sweep(run, rows, lease, connection, say, track)
         else:
             write_experiment(run)
@@ -161,7 +171,7 @@ def _sweep(  # noqa: PLR0913, PLR0917 (what a launch needs)
         say_ahead(run, launch, rows, cluster, say)
         trajectories = _dense_stages(run, launch, cluster, say)
         with launch.stage("masks"):
-            make_all_masks(run, trajectories, CpuWork(cluster, say), say)
+            make_all_masks(run, list(trajectories), CpuWork(cluster, say), say)
         for replicate, trajectory in trajectories.items():
             rows.put_dense(replicate, trajectory.row, trajectory.epochs, trajectory.prunable)
         if not launch.is_planned:
@@ -227,7 +237,7 @@ def _write_launch(run: Run, launch: Launch, lease: Lease) -> None:
 
 def _dense_stages(run: Run, launch: Launch, cluster: Cluster, say: Say) -> dict[int, Trajectory]:
     manifest = _prepared(run, launch, CpuWork(cluster, say), say)
-    _check_counts(run, manifest, say)
+    check_counts(run, manifest, say)
     with launch.stage("dense run"):
         return train_dense_runs(run, launch, cluster, run.folder.tune(launch.name), say)
 
@@ -241,8 +251,12 @@ def _prepared(run: Run, launch: Launch, cpu_work: CpuWork, say: Say) -> Manifest
     return manifest
 
 
-def _check_counts(run: Run, manifest: Manifest, say: Say) -> None:
-    """Judge what depends on the number of images, before anything is trained."""
+def check_counts(run: Run, manifest: Manifest, say: Say) -> None:
+    """Judge what depends on the number of images, before anything is trained.
+
+    Raises:
+        InvalidExperiment: some part has too few, or two reset points are one step.
+    """
     counts = image_counts(manifest, run.experiment.data)
     problems = too_few_images(run.experiment, *counts)
     if problems:

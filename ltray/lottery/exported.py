@@ -238,7 +238,8 @@ def _make_products(model: nn.Module, _inputs: Any) -> None:
     for module in model.modules():
         for hook in module._forward_pre_hooks.values():
             if isinstance(hook, prune.BasePruningMethod):
-                setattr(module, hook._tensor_name, hook.apply_mask(module))
+                product = hook.apply_mask(module)  # type: ignore[no-untyped-call]
+                setattr(module, hook._tensor_name, product)
 
 
 def _parameters(model: nn.Module, mask: Mapping[str, torch.Tensor]) -> dict[str, nn.Parameter]:

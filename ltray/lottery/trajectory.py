@@ -1,11 +1,12 @@
 """The record of a dense run: its figures, its prunable tensors, and the steps that were saved."""
 
+from collections.abc import Iterable
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
 from ltray.errors import LtrayError, did_you_mean
-from ltray.experiment import Prune
+from ltray.experiment import Prune, step_of
 from ltray.files import is_there, read_json, write_json
 from ltray.layout import ReplicateFolder
 
@@ -40,6 +41,11 @@ class Trajectory(BaseModel):
         """Whether the weights after `step` steps were saved."""
         path = folder.step(step)
         return path.name in self.sha256 and is_there(path)
+
+
+def saved_steps(points: Iterable[float], steps_per_epoch: int, total_steps: int) -> list[int]:
+    """What a dense run saves: step 0, the reset points and the end, in order."""
+    return sorted({0, *(step_of(point, steps_per_epoch) for point in points), total_steps})
 
 
 def read_trajectory(folder: ReplicateFolder) -> Trajectory | None:

@@ -1,7 +1,9 @@
 """Iterative pruning: level by level, each from what the one before was trained to."""
 
+from itertools import pairwise
+
 from ltray.files import is_there, read_json
-from ltray.lottery.tickets import Pack, Ticket
+from ltray.lottery.tickets import Pack, Ticket, cells_of, chains
 from ltray.run import Run
 from ltray.training.place import Place
 from ltray.training.pruning import make_next_mask
@@ -25,6 +27,17 @@ def train_chain(run: Run, chain: Pack, place: Place, on_progress: OnProgress) ->
             make_next_mask(run, ticket, before)
             train_pack(run, Pack((ticket,), (ticket,)), place, on_progress)
         before = ticket
+
+
+def make_lost_masks(run: Run, replicate: int) -> None:
+    """Make the masks again that the chains' trained tickets had and that are not there."""
+    cells = [cell for cell in cells_of(run.experiment) if cell.replicate == replicate]
+    for chain in chains(cells):
+        for before, ticket in pairwise([None, *chain]):
+            assert ticket is not None
+            if not _is_trained(run, ticket):
+                break
+            make_next_mask(run, ticket, before)
 
 
 def _is_trained(run: Run, ticket: Ticket) -> bool:

@@ -7,11 +7,17 @@ from pathlib import Path
 import torch
 
 from ltray.errors import StageFailed
-from ltray.experiment import replicate_seeds, step_of
+from ltray.experiment import replicate_seeds
 from ltray.files import is_there, remove, sha256_of
 from ltray.group import ALONE, Group
 from ltray.lottery.snapshot import Snapshot, load_snapshot, save_snapshot
-from ltray.lottery.trajectory import EpochRow, Trajectory, read_trajectory, write_trajectory
+from ltray.lottery.trajectory import (
+    EpochRow,
+    Trajectory,
+    read_trajectory,
+    saved_steps,
+    write_trajectory,
+)
 from ltray.models.prunable import output_layer, prunable
 from ltray.run import Run
 from ltray.training.backends.choice import COMPILED, check_covers
@@ -140,10 +146,8 @@ class _DenseRun:
         return choose("auto", [partial(self._network, None)], batch, memory, steps)
 
     def _wanted(self) -> list[int]:
-        """Step 0, the reset points and the end, in order."""
         points = self.run.experiment.reset.epochs
-        steps = {step_of(epochs, self.recipe.steps_per_epoch) for epochs in points}
-        return sorted({0, *steps, self.recipe.total_steps})
+        return saved_steps(points, self.recipe.steps_per_epoch, self.recipe.total_steps)
 
     def _has(self, record: Trajectory | None, step: int) -> bool:
         return record is not None and record.has_step(self.folder, step)

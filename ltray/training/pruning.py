@@ -14,7 +14,7 @@ from ltray.experiment import decimal, replicate_seeds, step_of
 from ltray.files import is_there
 from ltray.lottery import criteria
 from ltray.lottery.mask_names import MaskOf, masks_of, scored
-from ltray.lottery.masks import Mask, dead_layers, load_mask, make_mask, save_mask
+from ltray.lottery.masks import Mask, load_mask, make_mask, save_mask
 from ltray.lottery.own_criteria import own_scores
 from ltray.lottery.snapshot import load_weights
 from ltray.lottery.tickets import Ticket
@@ -31,28 +31,17 @@ AT_ONCE = 64
 AT_ONCE_BY_GRASP = 16
 
 
-def missing_masks(run: Run, replicate: int) -> list[MaskOf]:
-    """The masks that the experiment asks for and that are not there yet."""
-    folder = run.folder.replicate(replicate)
-    return [one for one in masks_of(run.experiment) if not is_there(folder.mask(one.name))]
-
-
-def make_masks(run: Run, replicate: int) -> dict[MaskOf, list[str]]:
+def make_masks(run: Run, replicate: int) -> None:
     """Make the masks of a whole trajectory that are missing, each file whole, on the CPU.
-
-    Returns:
-        the new masks of which some tensors keep nothing, and the names of these.
 
     Raises:
         LtrayError: scores are not finite, or prune.keep_dense does not fit the network.
     """
     pruning = _Pruning(run, replicate)
-    dead = {}
-    for one in missing_masks(run, replicate):
-        mask = pruning.mask(one)
-        save_mask(pruning.folder.mask(one.name), mask)
-        dead[one] = dead_layers(mask)
-    return {one: names for one, names in dead.items() if names}
+    for one in masks_of(run.experiment):
+        path = pruning.folder.mask(one.name)
+        if not is_there(path):
+            save_mask(path, pruning.mask(one))
 
 
 def make_next_mask(run: Run, ticket: Ticket, before: Ticket | None) -> None:

@@ -1,0 +1,67 @@
+"""What a driver makes of dense runs and masks: whole, lost, dead."""
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+from conftest import MakeRun, train_without_ray
+
+from ltray.analysis.results import collect
+from ltray.cluster.dense_runs import has_lost_something, make_all_masks
+from ltray.cluster.tasks import CpuWork
+from ltray.files import sha256_of
+from ltray.lottery.tickets import chains, grid
+from ltray.run import Run
+
+
+class Here:
+    """CpuWork in this process."""
+
+    def on_each(self, work: Callable[[int], None], parts: Sequence[int], _: str) -> Iterator[None]:
+        return map(work, parts)
+
+
+def make_masks_here(run: Run) -> list[str]:
+    """The lines that are said of it."""
+    lines: list[str] = []
+    make_all_masks(run, [0], cast("CpuWork", Here()), lines.append)
+    return lines
+
+
+@pytest.mark.parametrize("style", ["one_shot", "iterative"])
+def test_masks_that_were_lost_are_made_again_to_the_same_bits(
+    style: str, make_run: MakeRun
+) -> None:
+    run = make_run(prune__style=style, prune__sparsities=[0.5, 0.8, 0.9], reset__epochs=[0, 1])
+    train_without_ray(run)
+    rows = collect(run.folder)
+    assert not has_lost_something(run, rows)
+    (chain, _) = chains(grid(run.experiment))
+    paths = [run.folder.replicate(0).mask(ticket.mask) for ticket in chain]
+    before = list(map(sha256_of, paths))
+    for path in paths[1:]:
+        path.unlink()
+    assert has_lost_something(run, rows)
+    make_masks_here(run)
+    assert list(map(sha256_of, paths)) == before
+    assert not has_lost_something(run, rows)
+
+
+@pytest.mark.parametrize("which", [0, 1, -1])
+def test_a_step_that_was_lost_is_noticed(which: int, make_run: MakeRun) -> None:
+    run = make_run(prune__sparsities=[0.5], reset__epochs=[1])
+    train_without_ray(run)
+    steps: list[Path] = sorted(run.folder.replicate(0).trajectory.parent.glob("step-*"))
+    steps[which].unlink()
+    assert has_lost_something(run, collect(run.folder))
+
+
+def test_layers_with_nothing_left_are_told_in_every_launch(make_run: MakeRun) -> None:
+    keys: dict[str, Any] = {"prune__sparsities": [0.5, 0.9999], "prune__scope": "global"}
+    run = make_run(**keys, prune__output_rate=1, reset__epochs=[0])
+    train_without_ray(run)
+    first, again = make_masks_here(run), make_masks_here(run)
+    assert first == again
+    (line,) = first
+    assert line.startswith("replicate 0, sparsity 0.9999: nothing is left of fc")
