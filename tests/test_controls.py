@@ -1,11 +1,13 @@
 """Controls, from the grid to what the report says of them."""
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from conftest import MakeRun, train_without_ray
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from safetensors.torch import load_file
@@ -14,6 +16,7 @@ from test_results import experiment_of, ticket_row
 from ltray.analysis.controls import Beside, Verdict, beside, beyond_control, verdict
 from ltray.analysis.controls_figure import controls_figure, draw_differences
 from ltray.analysis.correct import PerImage, Right
+from ltray.analysis.figures import new_axes, styled
 from ltray.analysis.grid import cells
 from ltray.analysis.results import Rows
 from ltray.analysis.statistics import over_of
@@ -294,3 +297,25 @@ def test_every_cell_is_drawn_with_its_interval() -> None:
     low, high = axes.get_ylim()
     assert low < 0 < 1.1 * max(5.0, *ends) < high
     assert "4 of 4 cells lie wholly above zero" in controls_figure("random_init", found)
+
+
+@pytest.mark.parametrize(
+    "levels",
+    [
+        tuple(1 - 0.8**number for number in range(1, 10)),  # 86.5782272 % and the like
+        tuple(number / 100 for number in range(80, 100)),
+        (0.885, 0.895, 0.905, 0.915, 0.925, 0.935, 0.945, 0.955, 0.965),
+        (0.5,),
+    ],
+)
+def test_the_names_of_levels_do_not_run_into_each_other(levels: tuple[float, ...]) -> None:
+    levels = tuple(round(one, 9) for one in levels)
+    experiment = experiment_of(sparsities=levels, reset_epochs=(0,), controls=("random_init",))
+    rows = rows_of(experiment, none=[0.95], random_init=[0.90])
+    with styled():
+        figure, axes = new_axes()
+        draw_differences(axes, beside(rows, experiment, "random_init", PerImage()), ["red"])
+        FigureCanvasAgg(figure).draw()
+        places = [label.get_window_extent() for label in axes.get_xticklabels()]
+    assert len(places) >= min(len(levels), 5)
+    assert all(left.x1 < right.x0 for left, right in pairwise(places))

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 WIDTH = 0.6  # of the place that a sparsity has along the bottom
-MOST_NAMES = 10  # of sparsities along the bottom, so that they do not run into each other
+ROOM = 54  # characters along the bottom that do not run into each other
 TICKS = (-50, -20, -10, -5, -2, -1, 0, 1, 2, 5, 10, 20, 50)
 
 
@@ -64,9 +64,9 @@ def draw_differences(
 
 
 def _axes(axes: "Axes", levels: Sequence[float]) -> None:
-    every = -(-len(levels) // MOST_NAMES)
-    named = range(0, len(levels), every)
-    axes.set_xticks(named, [level(levels[number]) for number in named])
+    names = [level(one) for one in levels]
+    every = -(-len(names) * max(map(len, names)) // ROOM)
+    axes.set_xticks(range(0, len(names), every), names[::every])
     axes.set_xlim(-0.6, len(levels) - 0.4)
     axes.set_yscale("symlog", linthresh=2)
     low, high = -_beyond(-axes.dataLim.y0), _beyond(axes.dataLim.y1)

@@ -150,7 +150,7 @@ def _learnt(rows: Rows, experiment: Experiment, found: Sequence[Cell]) -> dict[s
     controls = cells(rows, experiment, "random_init") if asked else []
     return {
         "learnt": learnt(rows, experiment, found, controls) if from_early_weights else [],
-        "epochs": lambda value: f"{value:.2f}",
+        "epochs": lambda value: wording.signed(value).lstrip("+"),
         "signed": wording.signed,
         "share": partial(wording.percent, places=2),
         "points": partial(wording.points, places=2),
