@@ -315,7 +315,7 @@ def test_the_names_of_levels_do_not_run_into_each_other(levels: tuple[float, ...
     with styled():
         figure, axes = new_axes()
         draw_differences(axes, beside(rows, experiment, "random_init", PerImage()), ["red"])
-        FigureCanvasAgg(figure).draw()
+        FigureCanvasAgg(figure).draw()  # type: ignore[no-untyped-call]
         places = [label.get_window_extent() for label in axes.get_xticklabels()]
     assert len(places) >= min(len(levels), 5)
     assert all(left.x1 < right.x0 for left, right in pairwise(places))
