@@ -105,9 +105,13 @@ def test_chains_of_iterative_pruning_then_their_controls(
     before = sha256_of(mask), load_weights(step)
     mask.unlink()
     step.unlink()
+    refused = run("sweep", path, folder=tmp_path)
+    assert (refused.status, step.exists()) == (0, False)
+    assert "`python -m ltray.dense` makes these again" in refused.out
+    assert run("dense", path, folder=tmp_path).status == 0
     again = run("sweep", path, folder=tmp_path)
     assert again.status == 0, again
-    assert "they are made again, to the same bits" in again.out
+    assert "masks are gone: they are made again, to the same bits" in again.out
     assert sha256_of(mask) == before[0]
     assert all(torch.equal(load_weights(step)[name], part) for name, part in before[1].items())
     assert {row["attempts"] for row in rows(folder)} == {1}

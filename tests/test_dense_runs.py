@@ -8,7 +8,7 @@ import pytest
 from conftest import MakeRun, train_without_ray
 
 from ltray.analysis.results import collect
-from ltray.cluster.dense_runs import has_lost_something, make_all_masks
+from ltray.cluster.dense_runs import has_lost_masks, make_all_masks, whole_trajectories
 from ltray.cluster.tasks import CpuWork
 from ltray.files import sha256_of
 from ltray.lottery.tickets import chains, grid
@@ -36,16 +36,16 @@ def test_masks_that_were_lost_are_made_again_to_the_same_bits(
     run = make_run(prune__style=style, prune__sparsities=[0.5, 0.8, 0.9], reset__epochs=[0, 1])
     train_without_ray(run)
     rows = collect(run.folder)
-    assert not has_lost_something(run, rows)
+    assert not has_lost_masks(run, rows)
     (chain, _) = chains(grid(run.experiment))
     paths = [run.folder.replicate(0).mask(ticket.mask) for ticket in chain]
     before = list(map(sha256_of, paths))
     for path in paths[1:]:
         path.unlink()
-    assert has_lost_something(run, rows)
+    assert has_lost_masks(run, rows)
     make_masks_here(run)
     assert list(map(sha256_of, paths)) == before
-    assert not has_lost_something(run, rows)
+    assert not has_lost_masks(run, rows)
 
 
 @pytest.mark.parametrize("which", [0, 1, -1])
@@ -53,8 +53,9 @@ def test_a_step_that_was_lost_is_noticed(which: int, make_run: MakeRun) -> None:
     run = make_run(prune__sparsities=[0.5], reset__epochs=[1])
     train_without_ray(run)
     steps: list[Path] = sorted(run.folder.replicate(0).trajectory.parent.glob("step-*"))
+    assert whole_trajectories(run)
     steps[which].unlink()
-    assert has_lost_something(run, collect(run.folder))
+    assert not whole_trajectories(run)
 
 
 def test_layers_with_nothing_left_are_told_in_every_launch(make_run: MakeRun) -> None:

@@ -267,6 +267,11 @@ def test_damaged_weights_are_not_exported(make_run: MakeRun, tmp_path: Path) -> 
     weights.unlink()
     with pytest.raises(StageFailed, match="is missing"):
         exported(run, tmp_path / "t", name)
+    folder = run.folder.replicate(0)
+    for gone, mend in ((folder.step(0), "ltray.dense"), (next(folder.masks.iterdir()), "sweep")):
+        gone.unlink()
+        with pytest.raises(StageFailed, match=rf"{gone.name}: is missing\n.*{mend}"):
+            exported(run, tmp_path / "t", name)
     assert not (tmp_path / "t").exists()
 
 

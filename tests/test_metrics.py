@@ -13,9 +13,9 @@ import pytest
 from commands import finish, local_cluster, start
 from conftest import MakeRun
 
+from ltray.cluster.driver import cluster_line
 from ltray.cluster.metrics import COLUMNS, OF_SWEEPS, OF_TRIALS, Series
 from ltray.cluster.resources import Cluster
-from ltray.cluster.sweeping import cluster_line
 from ltray.cluster.trials import SHOWN
 
 OF_GPUS = {"ltray_gpu_utilisation_ratio", "ltray_gpu_memory_bytes"}

@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Mapping
 from dataclasses import asdict, fields
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import torch
@@ -153,8 +153,7 @@ class _Export:
             mask = own_mask(self.replicate, self.ticket)
             start = first_weights(self.run, self.ticket, self.trajectory, len(self.classes))
         except FileNotFoundError as error:
-            mend = "sweep again: it is made anew, to the same bits"
-            raise StageFailed(str(error.filename), "is missing", mend) from None
+            raise StageFailed(str(error.filename), "is missing", _mend(error)) from None
         trained, _ = read_tensors(self._checked(self.replicate.ticket(self.ticket.name).weights))
         masked = {name: _masked(value, mask.get(name)) for name, value in start.items()}
         self._write(MASK, save(mask))
@@ -261,6 +260,16 @@ def loading_code() -> str:
     """load_ticket.py of an exported folder."""
     preface = '"""Loads the ticket in this folder, and keeps it sparse. Of ltray, Apache-2.0."""'
     return standalone("ltray.lottery.exported", LOADERS, preface)
+
+
+def _mend(error: FileNotFoundError) -> str:
+    """How a file of the run that is missing comes back, to the same bits."""
+    match PurePath(str(error.filename)).parent.name:
+        case "masks":
+            return "sweep again: it is made anew"
+        case "trajectory":
+            return "give `python -m ltray.dense`: it is made anew"
+    return "delete the folder that it was in, and sweep again: it is trained anew"
 
 
 def _ticket_of(row: Row) -> Ticket:

@@ -57,22 +57,17 @@ def whole_trajectories(run: Run) -> dict[int, Trajectory]:
     return found
 
 
-def has_lost_something(run: Run, rows: Rows) -> bool:
-    """Whether a step of a dense run, or the mask of a ticket that is done, is not there any more.
-
-    Raises:
-        LtrayError: as `whole_trajectories`.
-    """
-    if len(whole_trajectories(run)) < run.experiment.replicates:
-        return True
+def has_lost_masks(run: Run, rows: Rows) -> bool:
+    """Whether the mask of a ticket that is done is not there any more."""
     needed: dict[int, set[str]] = {}
     for ticket in grid(run.experiment):
         row = rows.tickets.get(key(ticket))
         if row is not None and row["status"] == "done":
             needed.setdefault(ticket.replicate, set()).add(ticket.mask)
+    folders = {replicate: run.folder.replicate(replicate) for replicate in needed}
     return any(
-        not {run.folder.replicate(replicate).mask(name).name for name in names}
-        <= set(names_below(run.folder.replicate(replicate).masks))
+        not {folders[replicate].mask(name).name for name in names}
+        <= set(names_below(folders[replicate].masks))
         for replicate, names in needed.items()
     )
 

@@ -9,6 +9,7 @@ from typing import Any
 from ltray.analysis.results import Rows, collect, write_tables
 from ltray.analysis.stability import write_stability
 from ltray.cluster.dense_runs import MOST_TRIES, make_all_masks, whole_trajectories
+from ltray.cluster.driver import launched, sole_driver
 from ltray.cluster.launches import Launch
 from ltray.cluster.lease import Lease
 from ltray.cluster.metrics import SweepSeries
@@ -16,13 +17,7 @@ from ltray.cluster.resources import Cluster, trial_resources
 from ltray.cluster.retraining import Retraining
 from ltray.cluster.session import Connection
 from ltray.cluster.slots import Slots
-from ltray.cluster.sweeping import (
-    check_counts,
-    dense_run,
-    launched,
-    prepare_run,
-    sole_driver,
-)
+from ltray.cluster.sweeping import check_counts, dense_run, prepare_run
 from ltray.cluster.tasks import CpuWork
 from ltray.cluster.tracking import check_tracker
 from ltray.experiment import as_written

@@ -1,45 +1,42 @@
 """The jobs that commands start: prepare, the dense runs, the whole sweep. All idempotent."""
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
 from functools import partial
-from pathlib import Path
 
 from ltray.analysis.accounts import RETRAININGS
 from ltray.analysis.card import write_card
 from ltray.analysis.grid import in_words
 from ltray.analysis.results import Rows, collect, write_tables
 from ltray.cluster.ahead import say_ahead
-from ltray.cluster.broken_gpus import BrokenGpus
 from ltray.cluster.dense_runs import (
-    has_lost_something,
+    has_lost_masks,
     make_all_masks,
     train_dense_runs,
     whole_trajectories,
 )
+from ltray.cluster.driver import cluster_line, launched, sole_driver
 from ltray.cluster.launches import Launch
-from ltray.cluster.lease import Lease, only_driver
+from ltray.cluster.lease import Lease
 from ltray.cluster.metrics import SweepSeries
-from ltray.cluster.nodes import check_nodes, demands
 from ltray.cluster.preparing import check_archives, prepare, remove_copies
 from ltray.cluster.progress import show
-from ltray.cluster.resources import Cluster, awaited, trial_resources
+from ltray.cluster.resources import Cluster, trial_resources
 from ltray.cluster.retraining import Retraining
 from ltray.cluster.session import Connection, session
 from ltray.cluster.slots import Slots
 from ltray.cluster.tasks import CpuWork
-from ltray.cluster.tracking import Trackers, check_tracker
+from ltray.cluster.tracking import check_tracker
 from ltray.contradictions import margin_warning, too_few_images
 from ltray.data.manifest import Manifest, PartFile, read_manifest
 from ltray.data.selection import image_counts
 from ltray.data.verify import PartReading, verify
 from ltray.errors import InvalidExperiment, LtrayError
-from ltray.files import is_local, is_there, remove_abandoned
+from ltray.files import is_local, is_there
 from ltray.locate import write_experiment
 from ltray.lottery.ready import wanted
 from ltray.lottery.tickets import TicketKey, key
 from ltray.lottery.trajectory import Trajectory
-from ltray.patience import check_writable, patiently
+from ltray.patience import patiently
 from ltray.run import Run
 from ltray.say import Say
 
@@ -135,10 +132,7 @@ def sweep_run(run: Run, connection: Connection, say: Say, track: str | None = No
         keys = _keys(run, rows)
         ended = [one for one in keys if one in rows.tickets and not _failed(rows, one)]
         say(_grid_line(run, len(keys), len(ended)))
-        lost = patiently(partial(has_lost_something, run, rows), run.folder.path)
-        if lost and len(ended) == len(keys):
-            say("steps of dense runs or masks are gone: they are made again, to the same bits")
-        if lost or len(ended) < len(keys):
+        if len(ended) < len(keys) or patiently(partial(_can_mend, run, rows, say), run.folder.path):
             _sweep(run, rows, lease, connection, say, track)
         else:
             write_experiment(run)
@@ -148,16 +142,22 @@ def sweep_run(run: Run, connection: Connection, say: Say, track: str | None = No
         return sum(_failed(rows, one) for one in _keys(run, rows))
 
 
-@contextmanager
-def sole_driver(run: Run) -> Iterator[Lease]:
-    """Hold the run's lease, where its root can be written to.
+def _can_mend(run: Run, rows: Rows, say: Say) -> bool:
+    """Whether masks of a finished sweep are gone and what they are made from is there.
 
-    Raises:
-        LtrayError: another driver has it, or it cannot.
+    Dense runs are not trained again unasked: a person may have made room.
     """
-    check_writable(run.folder.path.parent, "--root")
-    with only_driver(run.folder) as lease:
-        yield lease
+    if not has_lost_masks(run, rows):
+        return False
+    whole = len(whole_trajectories(run)) == run.experiment.replicates
+    if whole:
+        say("masks are gone: they are made again, to the same bits")
+    else:
+        say(
+            "masks are gone, and steps of dense runs that they are made from: `python -m "
+            "ltray.dense` makes these again, and then this command the masks"
+        )
+    return whole
 
 
 def _sweep(  # noqa: PLR0913, PLR0917 (what a launch needs)
@@ -189,50 +189,6 @@ def _sweep(  # noqa: PLR0913, PLR0917 (what a launch needs)
         patiently(launch.write, run.folder.path)  # the report shows it
         with launch.stage("report"):
             patiently(partial(_show, run, rows, say), run.folder.path)
-
-
-@contextmanager
-def launched(  # noqa: PLR0913, PLR0917 (what a launch needs)
-    run: Run,
-    lease: Lease,
-    connection: Connection,
-    say: Say,
-    track: str | None = None,
-    record: Path | None = None,
-) -> Iterator[tuple[Launch, Cluster]]:
-    """A Ray session, with how long each stage took written down however it ends.
-
-    Args:
-        record: the file that this is written to; the sweep's when None.
-
-    Raises:
-        LtrayError: another driver of the cluster is at work on the run; a node has another
-            ltray than this process, or does not reach the root.
-    """
-    make_tracker = Trackers(track, run.folder.path.name) if track else None
-    needed = demands(run.folder, lease.token)
-    launch = Launch(record or run.folder.launches, needed, BrokenGpus(say), make_tracker)
-    for folder in (run.folder.path, run.data.path):
-        remove_abandoned(folder)
-    with ExitStack() as stack:
-        stack.callback(_write_launch, run, launch, lease)
-        with launch.stage("start Ray"):
-            cluster = stack.enter_context(session(connection, run.folder.path.name))
-        if cluster.joined:
-            cluster = awaited(cluster, say)
-        launch.on(cluster)
-        say(cluster_line(cluster))
-        if cluster.joined:
-            from ltray.cluster.lock import only_driver_here
-
-            stack.enter_context(only_driver_here(run.folder))
-            check_nodes(launch.demands)
-        yield launch, cluster
-
-
-def _write_launch(run: Run, launch: Launch, lease: Lease) -> None:
-    lease.check()
-    patiently(launch.write, run.folder.path)
 
 
 def _dense_stages(run: Run, launch: Launch, cluster: Cluster, say: Say) -> dict[int, Trajectory]:
@@ -306,15 +262,3 @@ def _grid_line(run: Run, tickets: int, ended: int) -> str:
         return f"{line}, all done"
     now = " now" if run.experiment.prune.search == "matching" else ""
     return f"{line}, {ended} done, {tickets - ended} to train{now}"
-
-
-def cluster_line(cluster: Cluster) -> str:
-    """What a command has to work with, and how a person can look on."""
-    where = f"{len(cluster.nodes)} node{'s' if len(cluster.nodes) > 1 else ''}"
-    line = f"Ray: {cluster.cpus} CPUs and {cluster.gpus} GPUs on {where}"
-    if not cluster.dashboard:
-        return line
-    line = f"{line}; dashboard at http://{cluster.dashboard}"
-    if not cluster.asks_token:
-        return line
-    return f"{line}, which asks for the token that `ray get-auth-token` prints"

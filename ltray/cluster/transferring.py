@@ -11,6 +11,7 @@ from ltray.analysis.transfer import Moved
 from ltray.analysis.transfer_answers import judge
 from ltray.analysis.transfer_page import write_transfer
 from ltray.cluster.dense_runs import whole_trajectories
+from ltray.cluster.driver import launched, sole_driver
 from ltray.cluster.launches import Launch
 from ltray.cluster.lease import Lease
 from ltray.cluster.metrics import SweepSeries
@@ -18,7 +19,7 @@ from ltray.cluster.resources import Cluster, trial_resources
 from ltray.cluster.retraining import Retraining
 from ltray.cluster.session import Connection
 from ltray.cluster.slots import Slots
-from ltray.cluster.sweeping import launched, prepare_run, sole_driver, sweep_run
+from ltray.cluster.sweeping import prepare_run, sweep_run
 from ltray.cluster.tasks import CpuWork
 from ltray.errors import InvalidExperiment, LtrayError
 from ltray.files import is_there
