@@ -178,6 +178,33 @@ def test_grids_are_joined_and_compared_where_both_have_a_cell(tmp_path: Path) ->
     assert "what each network has right, image by image, cannot be read" in page.text
 
 
+def test_controls_stand_beside_the_tickets_of_their_run(tmp_path: Path) -> None:
+    kinds = ("shuffled_mask", "random_init")
+    one = experiment_of(sparsities=(0.5, 0.9), reset_epochs=(0, 2), controls=kinds)
+    other = experiment_of(sparsities=(0.5, 0.9), reset_epochs=(0, 2), controls=kinds[1:])
+    plain_one = experiment_of(sparsities=(0.5, 0.9), reset_epochs=(0, 2))
+    top1 = {"none": 0.9, "shuffled_mask": 0.8125, "random_init": 0.75}
+
+    def row_of(ticket: Ticket) -> Row:
+        return ticket_row(ticket, val_top1=top1[ticket.control])
+
+    a, b, c = (
+        run_of(tmp_path, name, experiment, row_of)
+        for name, experiment in (("a-1", one), ("b-2", other), ("c-3", plain_one))
+    )
+    page = page_of(a, b)
+    dashes = "stroke-dasharray: "
+    text = page.text.replace("\N{NARROW NO-BREAK SPACE}", " ")
+    assert text.count("A, shuffled_mask") == 4
+    assert text.count("B, random_init") == 4
+    assert "A, shuffled_mask290 %10 %81.25 %" in text
+    assert "B, random_init290 %10 %75.00 %" in text
+    assert "B, shuffled_mask" not in text
+    assert "Broken lines are the controls random_init and shuffled_mask." in text
+    drawn = write_comparison(a, b).read_text().count(dashes)
+    assert drawn - write_comparison(c, b).read_text().count(dashes) == 2 * 2  # A's, of two figures
+
+
 def test_half_finished_replicates_are_not_paired_over_images(tmp_path: Path) -> None:
     experiment = experiment_of(sparsities=(0.9,), reset_epochs=(0,), replicates=3)
 

@@ -352,6 +352,8 @@ def test_the_page_sets_sources_side_by_side_and_tells_what_diverged(
     shown = content(judge(target, [move, smaller]))
     assert [len(section["figures"]) for section in shown["sections"]] == [2, 2]
     assert [point for point, _ in shown["sources"]] == ["0", "1"]
+    beside = "Broken lines are the controls random_init and shuffled_mask."
+    assert all(beside in svg for _, svg in shown["sources"])
     (pair,) = shown["between"]
     assert (pair["one"], pair["other"]) == (smaller, move)
     place = (0.9, 1)

@@ -36,12 +36,17 @@ _TEMPLATE = "compare.html.jinja"
 
 @dataclass(frozen=True)
 class Side:
-    """One of the two runs, and what was found in it."""
+    """One of the two runs, and what was found in it.
+
+    Attributes:
+        controls: kind -> its cells, at the places of `cells`.
+    """
 
     letter: str
     run: Run
     rows: Rows
     cells: list[Cell]
+    controls: Mapping[str, list[Cell]]
     dense: list[Row]
     per_image: PerImage
     answers: list[Answer]
@@ -57,6 +62,12 @@ class Side:
     @property
     def best(self) -> Answer | None:
         return best_of(self.answers)
+
+    @property
+    def numbers(self) -> list[tuple[str, list[Cell]]]:
+        """(whose they are, cells): its tickets, then its controls."""
+        controls = [(f"{self.letter}, {kind}", found) for kind, found in self.controls.items()]
+        return [(self.letter, self.cells), *controls]
 
     def answer(self, reset_epoch: float) -> Answer | None:
         """What it found at a reset point; None where its grid does not have it."""
@@ -170,6 +181,7 @@ def content(a: Side, b: Side) -> dict[str, Any]:
         "beyond_chance": _beyond_chance(found, a, b),
         "legend": legend(max(a.margin, b.margin)),
         "glyphs": figures.GLYPHS,
+        "dashes": figures.DASH_GLYPHS,
         "figures": [_figure(a, b, point) for point in common],
         "costs": _side_by_side(_costs(a), _costs(b)),
         "unreadable": [
@@ -190,6 +202,7 @@ def _side(letter: str, run: Run) -> Side:
         run=run,
         rows=rows,
         cells=found,
+        controls={kind: cells(rows, run.experiment, kind) for kind in run.experiment.controls},
         dense=[row for number, row in sorted(rows.dense.items()) if number < replicates],
         per_image=per_image,
         answers=answers(found, run.experiment.report.margin, per_image),
@@ -252,7 +265,11 @@ def _figure(a: Side, b: Side, reset_epoch: float) -> tuple[float, str]:
         top1 = side.dense_top1("validation")
         assert top1 is not None, "a ticket has finished, so its dense run has"
         line = [cell for cell in side.cells if cell.reset_epoch == reset_epoch and cell.comparable]
-        lines.append(ComparedLine(side.letter, line, top1))
+        controls = {
+            kind: [cell for cell in found if cell.reset_epoch == reset_epoch]
+            for kind, found in side.controls.items()
+        }
+        lines.append(ComparedLine(side.letter, line, controls, top1))
     return reset_epoch, figures.compared_accuracy(epoch(reset_epoch), lines)
 
 

@@ -5,7 +5,7 @@ legible on light and dark paper. Text stays text, and nothing outside the figure
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from html import escape
@@ -122,15 +122,22 @@ def accuracy_against_density(
 
 @dataclass(frozen=True)
 class ComparedLine:
-    """One run's cells of one reset point, and the mean accuracy of its dense runs."""
+    """One run's cells of one reset point, and the mean accuracy of its dense runs.
+
+    Attributes:
+        controls: kind -> its cells of that reset point.
+    """
 
     label: str
     cells: Sequence[Cell]
+    controls: Mapping[str, Sequence[Cell]]
     dense_top1: float
 
 
 def compared_accuracy(reset_epoch: str, lines: Sequence[ComparedLine]) -> str:
     """Validation top-1 over the share of weights kept, a line per run, each with its dense run's.
+
+    Controls are broken lines in the colour of their run.
 
     Args:
         reset_epoch: as written; all cells are of this reset point.
@@ -140,14 +147,16 @@ def compared_accuracy(reset_epoch: str, lines: Sequence[ComparedLine]) -> str:
         for number, line in enumerate(lines):
             _draw_line(axes, line.cells, "val_top1", number)
             color = look(number)["color"]
-            axes.axhline(line.dense_top1, color=color, linewidth=1, linestyle="--")
+            for kind, of_control in line.controls.items():
+                _draw_control(axes, kind, of_control, color, "val_top1")
+            axes.axhline(line.dense_top1, color=color, linewidth=1, linestyle="-.")
         density_axis(axes, [cell.mean("density_kept") for line in lines for cell in line.cells])
         percent_axis(axes)
         axes.set_ylabel("validation top-1")
         names = " and ".join(f"{line.label}, dense {_percent(line.dense_top1)}" for line in lines)
         alt = (
             f"Validation top-1 accuracy against the share of weights kept, reset to epoch "
-            f"{reset_epoch}: {names}."
+            f"{reset_epoch}: {names}.{_beside({kind for line in lines for kind in line.controls})}"
         )
         return svg_of(figure, f"compared-{reset_epoch.replace('.', '-')}", alt)
 
@@ -222,15 +231,21 @@ def _draw_controls(
         color = LINES[points.index(point) % len(LINES)]
         if kind == "random_init" and len(there) == 1:
             color = INK
-        line = [cell for cell in cells if cell.reset_epoch == point and cell.comparable]
-        kept = [cell.mean("density_kept") for cell in line]
-        top1 = [cell.mean(column) for cell in line]
-        alone = ("+" if kind == "random_init" else "_") if len(line) == 1 else ""  # no line to see
-        axes.plot(kept, top1, color=color, linestyle=DASHES[kind], linewidth=1.2, marker=alone)
+        _draw_control(
+            axes, kind, [cell for cell in cells if cell.reset_epoch == point], color, column
+        )
 
 
-def _beside(controls: Mapping[str, Sequence[Cell]]) -> str:
-    names = " and ".join(controls)
+def _draw_control(axes: "Axes", kind: str, cells: Sequence[Cell], color: str, column: str) -> None:
+    line = [cell for cell in cells if cell.comparable]
+    kept = [cell.mean("density_kept") for cell in line]
+    top1 = [cell.mean(column) for cell in line]
+    alone = ("+" if kind == "random_init" else "_") if len(line) == 1 else ""  # no line to see
+    axes.plot(kept, top1, color=color, linestyle=DASHES[kind], linewidth=1.2, marker=alone)
+
+
+def _beside(controls: Collection[str]) -> str:
+    names = " and ".join(sorted(controls))
     return f" Broken lines are the controls {names}." if names else ""
 
 
@@ -272,7 +287,7 @@ def density_axis(axes: "Axes", densities: Sequence[float]) -> None:
     if densities:
         axes.set_xlim(max(densities) * 1.15, min(densities) / 1.15)
         decades = [scale * 10.0**power for power in range(-6, 1) for scale in (1, 2, 5)]
-        ticks = [tick for tick in decades if min(densities) <= tick * 1.001 <= max(densities)]
+        ticks = [tick for tick in decades if min(densities) / 1.01 <= tick <= max(densities) * 1.01]
         ticks = ticks or [fmean(densities)]
         axes.set_xticks(ticks, [f"{100 * tick:.3g} %" for tick in ticks])
     axes.xaxis.set_minor_locator(NullLocator())

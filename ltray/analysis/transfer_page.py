@@ -43,6 +43,7 @@ def content(judged: Judged) -> dict[str, Any]:
         "sources": _sources(moves),
         "between": _between(moves),
         "glyphs": figures.GLYPHS,
+        "dashes": figures.DASH_GLYPHS,
     }
 
 
@@ -135,7 +136,11 @@ def _line(moved: Moved, point: float) -> ComparedLine | None:
     dense = moved.dense.get(point)
     if not done or dense is None or not dense.comparable:
         return None
-    return ComparedLine(moved.name, done, dense.mean("val_top1"))
+    controls = {
+        kind: [cell for (_, at), cell in moved.control(kind).items() if at == point]
+        for kind in figures.DASHES
+    }
+    return ComparedLine(moved.name, done, controls, dense.mean("val_top1"))
 
 
 def _between(moves: Sequence[Moved]) -> list[dict[str, Any]]:
