@@ -8,7 +8,7 @@ import pytest
 from conftest import MakeRun, train_without_ray
 
 from ltray.analysis.results import collect
-from ltray.cluster.dense_runs import has_lost_masks, make_all_masks, whole_trajectories
+from ltray.cluster.dense_runs import make_all_masks, whole_trajectories, with_lost_masks
 from ltray.cluster.tasks import CpuWork
 from ltray.files import sha256_of
 from ltray.lottery.tickets import chains, grid
@@ -18,14 +18,19 @@ from ltray.run import Run
 class Here:
     """CpuWork in this process."""
 
+    def __init__(self) -> None:
+        self.parts: list[int] = []
+
     def on_each(self, work: Callable[[int], None], parts: Sequence[int], _: str) -> Iterator[None]:
+        self.parts += parts
         return map(work, parts)
 
 
-def make_masks_here(run: Run) -> list[str]:
+def make_masks_here(run: Run, here: Here | None = None) -> list[str]:
     """The lines that are said of it."""
     lines: list[str] = []
-    make_all_masks(run, [0], cast("CpuWork", Here()), lines.append)
+    cpu_work = cast("CpuWork", here or Here())
+    make_all_masks(run, collect(run.folder), [0], cpu_work, lines.append)
     return lines
 
 
@@ -36,16 +41,26 @@ def test_masks_that_were_lost_are_made_again_to_the_same_bits(
     run = make_run(prune__style=style, prune__sparsities=[0.5, 0.8, 0.9], reset__epochs=[0, 1])
     train_without_ray(run)
     rows = collect(run.folder)
-    assert not has_lost_masks(run, rows)
+    assert with_lost_masks(run, rows) == []
     (chain, _) = chains(grid(run.experiment))
     paths = [run.folder.replicate(0).mask(ticket.mask) for ticket in chain]
     before = list(map(sha256_of, paths))
     for path in paths[1:]:
         path.unlink()
-    assert has_lost_masks(run, rows)
+    assert with_lost_masks(run, rows) == [0]
     make_masks_here(run)
     assert list(map(sha256_of, paths)) == before
-    assert not has_lost_masks(run, rows)
+    assert with_lost_masks(run, rows) == []
+
+
+def test_no_process_looks_for_masks_of_chains_that_are_all_there(make_run: MakeRun) -> None:
+    run = make_run(prune__style="iterative", prune__sparsities=[0.5, 0.8], reset__epochs=[0])
+    train_without_ray(run)
+    whole, lost = Here(), Here()
+    make_masks_here(run, whole)
+    run.folder.replicate(0).mask(grid(run.experiment)[0].mask).unlink()
+    make_masks_here(run, lost)
+    assert (whole.parts, lost.parts) == ([], [0])
 
 
 @pytest.mark.parametrize("which", [0, 1, -1])

@@ -57,19 +57,20 @@ def whole_trajectories(run: Run) -> dict[int, Trajectory]:
     return found
 
 
-def has_lost_masks(run: Run, rows: Rows) -> bool:
-    """Whether the mask of a ticket that is done is not there any more."""
+def with_lost_masks(run: Run, rows: Rows) -> list[int]:
+    """Replicates in which the mask of a ticket that is done is not there any more."""
     needed: dict[int, set[str]] = {}
     for ticket in grid(run.experiment):
         row = rows.tickets.get(key(ticket))
         if row is not None and row["status"] == "done":
             needed.setdefault(ticket.replicate, set()).add(ticket.mask)
     folders = {replicate: run.folder.replicate(replicate) for replicate in needed}
-    return any(
-        not {folders[replicate].mask(name).name for name in names}
-        <= set(names_below(folders[replicate].masks))
+    return [
+        replicate
         for replicate, names in needed.items()
-    )
+        if not {folders[replicate].mask(name).name for name in names}
+        <= set(names_below(folders[replicate].masks))
+    ]
 
 
 def train_dense_runs(
@@ -153,14 +154,18 @@ def _run_trials(  # noqa: PLR0913, PLR0917 (what a trial needs, and what it is t
     return trials(trainable, slots=slots, at_once=at_once)
 
 
-def make_all_masks(run: Run, replicates: Sequence[int], cpu_work: CpuWork, say: Say) -> None:
+def make_all_masks(
+    run: Run, rows: Rows, replicates: Sequence[int], cpu_work: CpuWork, say: Say
+) -> None:
     """Make the missing masks of every replicate, and say which leave a layer with nothing.
 
     Chains of iterative pruning make theirs themselves, but for those that were lost since.
     """
-    list(cpu_work.on_each(partial(_make_masks, run), replicates, "masks"))
     if run.experiment.prune.style == "iterative":
+        lost = patiently(partial(with_lost_masks, run, rows), run.folder.path)
+        list(cpu_work.on_each(partial(_make_lost_masks, run), lost, "masks"))
         return
+    list(cpu_work.on_each(partial(_make_masks, run), replicates, "masks"))
     masks = [(number, one) for number in replicates for one in masks_of(run.experiment)]
     paths = [run.folder.replicate(number).mask(one.name) for number, one in masks]
     headers = patiently(lambda: list(read_headers(paths)), run.folder.path)
@@ -171,11 +176,15 @@ def make_all_masks(run: Run, replicates: Sequence[int], cpu_work: CpuWork, say: 
 
 
 def _make_masks(run: Run, replicate: int) -> None:
-    from ltray.training.chain import make_lost_masks
     from ltray.training.pruning import make_masks
 
-    make = make_lost_masks if run.experiment.prune.style == "iterative" else make_masks
-    patiently(partial(make, run, replicate), run.folder.path)
+    patiently(partial(make_masks, run, replicate), run.folder.path)
+
+
+def _make_lost_masks(run: Run, replicate: int) -> None:
+    from ltray.training.chain import make_lost_masks
+
+    patiently(partial(make_lost_masks, run, replicate), run.folder.path)
 
 
 class DenseProgress:

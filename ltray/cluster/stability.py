@@ -112,7 +112,8 @@ class _Work:
             for number, part in enumerate(parts):
                 storage = self.run.folder.stability.tune(launch.name) / f"part-{number}"
                 with launch.stage("masks"):
-                    make_all_masks(part, list(trajectories), CpuWork(cluster, self.say), self.say)
+                    cpu_work = CpuWork(cluster, self.say)
+                    make_all_masks(part, self.rows, list(trajectories), cpu_work, self.say)
                 with launch.stage("copies"):
                     self._copies(part, launch, trajectories, slots, storage, series)
                 with launch.stage("lines"):

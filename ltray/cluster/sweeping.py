@@ -9,10 +9,10 @@ from ltray.analysis.grid import in_words
 from ltray.analysis.results import Rows, collect, write_tables
 from ltray.cluster.ahead import say_ahead
 from ltray.cluster.dense_runs import (
-    has_lost_masks,
     make_all_masks,
     train_dense_runs,
     whole_trajectories,
+    with_lost_masks,
 )
 from ltray.cluster.driver import cluster_line, launched, sole_driver
 from ltray.cluster.launches import Launch
@@ -147,7 +147,7 @@ def _can_mend(run: Run, rows: Rows, say: Say) -> bool:
 
     Dense runs are not trained again unasked: a person may have made room.
     """
-    if not has_lost_masks(run, rows):
+    if not with_lost_masks(run, rows):
         return False
     whole = len(whole_trajectories(run)) == run.experiment.replicates
     if whole:
@@ -171,7 +171,7 @@ def _sweep(  # noqa: PLR0913, PLR0917 (what a launch needs)
         say_ahead(run, launch, rows, cluster, say)
         trajectories = _dense_stages(run, launch, cluster, say)
         with launch.stage("masks"):
-            make_all_masks(run, list(trajectories), CpuWork(cluster, say), say)
+            make_all_masks(run, rows, list(trajectories), CpuWork(cluster, say), say)
         for replicate, trajectory in trajectories.items():
             rows.put_dense(replicate, trajectory.row, trajectory.epochs, trajectory.prunable)
         if not launch.is_planned:
