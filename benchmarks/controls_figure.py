@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from ltray.analysis.controls import Beside, beside
 from ltray.analysis.controls_figure import draw_differences
 from ltray.analysis.differences import right_images
-from ltray.analysis.figures import look
+from ltray.analysis.drawing import look
 from ltray.analysis.grid import Place
 from ltray.analysis.results import collect
 from ltray.analysis.statistics import over_of

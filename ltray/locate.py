@@ -1,37 +1,30 @@
 """From an experiment file, or a run's folder, to the Run that it means."""
 
-import re
 from pathlib import Path
 from typing import NamedTuple
-
-import yaml
 
 from ltray.data.fingerprint import source_facts
 from ltray.data.pixels import pixels_of
 from ltray.errors import InvalidExperiment, LtrayError
 from ltray.experiment import (
     Experiment,
-    Model,
     SourceFacts,
     data_id,
     experiment_id,
     resolve,
 )
 from ltray.experiment_file import read_experiment, read_record
-from ltray.files import at, is_local, is_there, lies_below, write_whole
+from ltray.files import at, is_local, is_there
 from ltray.given import GivenExperiment
 from ltray.layout import RunFolder, data_folder, run_folder
-from ltray.lottery.criterion_names import KEY, by_content, check_criterion
+from ltray.lottery.criterion_names import by_content, check_criterion
 from ltray.models.names import check_arch
 from ltray.own_code import OwnCode, is_own_code
+from ltray.record import HEADER, check_criterion_lies_outside, with_arch, with_criterion
 from ltray.run import Run
 from ltray.say import Say
 
 DEFAULT_ROOT = Path("runs")
-HEADER = re.compile(
-    r"# id: (\S+)\n# fingerprint: ([0-9a-f]+)\n"
-    r"(?:# network\.py: sha256 ([0-9a-f]{64})\n)?(?:# criterion: sha256 ([0-9a-f]{64})\n)?"
-)
 
 
 class _Own(NamedTuple):
@@ -87,7 +80,7 @@ def experiment_of(path: Path) -> Experiment:
     experiment = read_experiment(path)
     folder = RunFolder(path.parent.resolve())
     if path.name == folder.experiment.name and (header := HEADER.match(path.read_text())):
-        _check_criterion_lies_outside(folder, read_record(path).prune.criterion, header[4])
+        check_criterion_lies_outside(folder, read_record(path).prune.criterion, header[4])
     return experiment
 
 
@@ -149,48 +142,6 @@ def check_begun(run: Run) -> None:
         raise LtrayError(str(run.folder.path), "there is no such run yet", mend)
 
 
-def recorded_experiment(folder: RunFolder) -> Experiment:
-    """The experiment of a folder's experiment.yaml, of a run or of tickets that came to one.
-
-    A person's own criterion is named by its content, as in the names of masks.
-
-    Raises:
-        LtrayError: it cannot be read.
-    """
-    experiment = read_record(folder.experiment)
-    header = HEADER.match(folder.experiment.read_text())
-    criterion = experiment.prune.criterion
-    if isinstance(experiment, GivenExperiment) or not is_own_code(criterion):
-        return experiment
-    code = check_criterion(criterion, header[4] if header is not None else None)
-    assert code is not None
-    return _with_criterion(experiment, by_content(code))
-
-
-def write_experiment(run: Run) -> None:
-    """Write experiment.yaml of a run: id, fingerprint, and every key with its value.
-
-    A person's own network is copied beside it, and named there by that copy: the folder is whole.
-    A person's own criterion is named where it lies, with its hash, and never read from the run.
-    """
-    header = f"# id: {run.folder.path.name}\n# fingerprint: {run.fingerprint}\n"
-    experiment = run.experiment
-    if run.network is not None:
-        _write_if_other(run.folder.network, run.network.content)
-        header += f"# {run.folder.network.name}: sha256 {run.network.sha256}\n"
-        experiment = _with_arch(experiment, f"{run.folder.network.name}:{run.network.function}")
-    if run.criterion is not None:
-        header += f"# criterion: sha256 {run.criterion.sha256}\n"
-        experiment = _with_criterion(experiment, f"{run.criterion.path}:{run.criterion.function}")
-    text = header + yaml.safe_dump(experiment.model_dump(mode="json"), sort_keys=False)
-    _write_if_other(run.folder.experiment, text.encode())
-
-
-def _write_if_other(path: Path, content: bytes) -> None:
-    if not is_there(path) or path.read_bytes() != content:
-        write_whole(path, content)
-
-
 def _located(experiment: Experiment, own: _Own, root: Path) -> Run:
     path = experiment.data.path
     try:
@@ -218,9 +169,9 @@ def _run(experiment: Experiment, own: _Own, facts: SourceFacts, root: Path) -> R
         raise LtrayError("data.crop_size", found, f"write at most {data.image_size}")
     folder = run_folder(root, experiment_id(_by_content(resolved, own.network), facts.fingerprint))
     if own.network is not None:
-        resolved = _with_arch(resolved, f"{folder.network}:{own.network.function}")
+        resolved = with_arch(resolved, f"{folder.network}:{own.network.function}")
     if own.criterion is not None:
-        resolved = _with_criterion(resolved, by_content(own.criterion))
+        resolved = with_criterion(resolved, by_content(own.criterion))
     return Run(
         experiment=resolved,
         fingerprint=facts.fingerprint,
@@ -236,16 +187,7 @@ def _by_content(experiment: Experiment, network: OwnCode | None) -> Experiment:
     """The experiment with its own network named by what its file holds, wherever that lies."""
     if network is None:
         return experiment
-    return _with_arch(experiment, f"{network.sha256}:{network.function}")
-
-
-def _with_arch(experiment: Experiment, arch: str) -> Experiment:
-    return experiment.model_copy(update={"model": Model(arch=arch)})
-
-
-def _with_criterion(experiment: Experiment, criterion: str) -> Experiment:
-    prune = experiment.prune.model_copy(update={"criterion": criterion})
-    return experiment.model_copy(update={"prune": prune})
+    return with_arch(experiment, f"{network.sha256}:{network.function}")
 
 
 def _fitting(experiment: Experiment, own: _Own, root: Path) -> list[Run]:
@@ -281,7 +223,7 @@ def _read_run(folder: RunFolder) -> Run:
         found = "is not the file that the run was made with"
         mend = "put that back, or give the experiment's own file: another network is another run"
         raise LtrayError(str(folder.network), found, mend)
-    _check_criterion_lies_outside(folder, experiment.prune.criterion, header[4])
+    check_criterion_lies_outside(folder, experiment.prune.criterion, header[4])
     own = _Own(network, check_criterion(experiment.prune.criterion, header[4]))
     run = _run(experiment, own, _facts(experiment, header[2]), folder.path.parent)
     if run.folder.path.name != header[1] or run.folder != folder:
@@ -289,25 +231,6 @@ def _read_run(folder: RunFolder) -> Run:
         mend = "undo the change of seed, data, model or train, or give the experiment's own file"
         raise LtrayError(str(folder.experiment), found, mend)
     return run
-
-
-def _check_criterion_lies_outside(folder: RunFolder, criterion: str, sha256: str | None) -> None:
-    """Refuse a criterion that ltray cannot have written down, or that lies among the runs: whoever
-    gives a person a run's folder must not give code with it.
-    """
-    if not is_own_code(criterion):
-        return
-    text, _, _ = criterion.rpartition(":")
-    path, found = at(text, KEY), None
-    if sha256 is None:
-        found = f"prune.criterion, {path}, has no hash in the first lines"
-    elif is_local(path) and not path.is_absolute():
-        found = f"prune.criterion, {path}, is written from a folder, as no command writes it"
-    elif lies_below(path, folder.path.parent):
-        found = f"prune.criterion, {path}, lies among the runs"
-    if found is not None:
-        mend = "give the experiment's own file: code is not run on the word of a run's folder"
-        raise LtrayError(str(folder.experiment), found, mend)
 
 
 def _facts(experiment: Experiment, fingerprint: str) -> SourceFacts:

@@ -45,7 +45,7 @@ def _report(run: "Run") -> "Path":
     from ltray.analysis.page import write_report
     from ltray.analysis.results import collect, write_tables
     from ltray.cluster.lease import has_driver, only_driver
-    from ltray.locate import write_experiment
+    from ltray.record import write_experiment
 
     if has_driver(run.folder):  # a sweep at work writes its tables itself
         return write_report(run.folder, run.experiment)

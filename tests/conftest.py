@@ -15,8 +15,9 @@ from ltray.data.archives.sources import open_source
 from ltray.data.manifest import write_manifest
 from ltray.data.shards import plan, write_part
 from ltray.experiment_file import read_experiment
-from ltray.locate import locate_experiment, write_experiment
+from ltray.locate import locate_experiment
 from ltray.lottery.ready import ready
+from ltray.record import write_experiment
 from ltray.run import Run
 from ltray.training.chain import train_chain
 from ltray.training.dense import train_dense

@@ -12,11 +12,11 @@ from ltray.data.pixels import pixels_of
 from ltray.experiment import SourceFacts, experiment_id
 from ltray.files import write_json
 from ltray.layout import DataFolder, ReplicateFolder, RunFolder
-from ltray.locate import write_experiment
 from ltray.lottery.mask_names import mask_of
 from ltray.lottery.masks import save_mask
 from ltray.lottery.tickets import Ticket, grid
 from ltray.lottery.trajectory import read_trajectory, write_trajectory
+from ltray.record import write_experiment
 from ltray.run import Run
 from ltray.training.start import save_correct
 

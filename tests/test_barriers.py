@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 from test_results import experiment_of, ticket_row
 
+from ltray.analysis.barriers import Barrier, barriers, first_stable
 from ltray.analysis.results import Rows
-from ltray.analysis.stability import Barrier, barriers, first_stable, write_stability
+from ltray.analysis.stability import write_stability
 from ltray.data.pixels import Pixels
 from ltray.files import write_json
 from ltray.layout import DataFolder, RunFolder

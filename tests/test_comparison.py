@@ -20,8 +20,8 @@ from ltray.errors import LtrayError
 from ltray.experiment import Experiment, SourceFacts
 from ltray.files import write_json
 from ltray.layout import DataFolder
-from ltray.locate import write_experiment
 from ltray.lottery.tickets import Ticket, grid
+from ltray.record import write_experiment
 from ltray.run import Run
 
 ONE_CELL = experiment_of(sparsities=(0.9,), reset_epochs=(0,))

@@ -16,7 +16,7 @@ from test_results import experiment_of, ticket_row
 from ltray.analysis.controls import Beside, Verdict, beside, beyond_control, verdict
 from ltray.analysis.controls_figure import controls_figure, draw_differences
 from ltray.analysis.correct import PerImage, Right
-from ltray.analysis.figures import new_axes, styled
+from ltray.analysis.drawing import new_axes, styled
 from ltray.analysis.grid import cells
 from ltray.analysis.results import Rows
 from ltray.analysis.statistics import over_of

@@ -24,9 +24,10 @@ from ltray.errors import LtrayError, StageFailed
 from ltray.experiment_file import read_experiment
 from ltray.files import read_json
 from ltray.layout import TicketFolder
-from ltray.locate import locate_experiment, write_experiment
+from ltray.locate import locate_experiment
 from ltray.lottery.masks import load_mask
 from ltray.lottery.snapshot import load_weights
+from ltray.record import write_experiment
 from ltray.run import Run
 from ltray.tensors import read_tensors
 from ltray.training.place import this_place

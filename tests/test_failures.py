@@ -17,7 +17,7 @@ from ltray.analysis.results import collect
 from ltray.experiment_file import read_experiment
 from ltray.files import read_json
 from ltray.locate import locate_experiment
-from ltray.locate import write_experiment as write_run
+from ltray.record import write_experiment as write_run
 from ltray.run import Run
 
 # Has memory for so many pruned networks.

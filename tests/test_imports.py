@@ -41,13 +41,14 @@ LEVELS = {
     "models": 5,
     "run": 6,
     "lottery": 6,
-    "locate": 7,
-    "training": 7,
-    "analysis": 8,
-    "cluster": 9,
-    "api": 10,
-    "command_line": 10,
-    **dict.fromkeys(COMMANDS, 11),
+    "record": 7,
+    "locate": 8,
+    "training": 8,
+    "analysis": 9,
+    "cluster": 10,
+    "api": 11,
+    "command_line": 11,
+    **dict.fromkeys(COMMANDS, 12),
 }
 
 

@@ -10,7 +10,8 @@ from conftest import small_document
 
 from ltray.errors import LtrayError
 from ltray.experiment_file import read_experiment
-from ltray.locate import experiment_and_run, locate_experiment, write_experiment
+from ltray.locate import experiment_and_run, locate_experiment
+from ltray.record import write_experiment
 from ltray.run import Run
 
 

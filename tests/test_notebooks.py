@@ -22,7 +22,8 @@ from test_page import launch
 
 from ltray.analysis.results import collect, write_tables
 from ltray.files import write_json
-from ltray.locate import experiments_folder, write_experiment
+from ltray.locate import experiments_folder
+from ltray.record import write_experiment
 from ltray.run import Run
 
 CELL_SECONDS = 240

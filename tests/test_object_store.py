@@ -36,10 +36,11 @@ from ltray.errors import LtrayError
 from ltray.experiment_file import read_experiment
 from ltray.files import at, is_there, names_below, remove_folder, write_whole
 from ltray.layout import RunFolder
-from ltray.locate import locate, locate_experiment, write_experiment
+from ltray.locate import locate, locate_experiment
 from ltray.lottery.ready import ready
 from ltray.lottery.trajectory import read_trajectory
 from ltray.patience import is_storage_error
+from ltray.record import write_experiment
 from ltray.run import Run
 from ltray.training.dense import train_dense
 from ltray.training.place import this_place

@@ -15,7 +15,7 @@ from ltray.analysis.results import read_results
 from ltray.errors import InvalidExperiment, LtrayError
 from ltray.experiment_file import read_experiment
 from ltray.files import read_json
-from ltray.locate import locate, locate_experiment, write_experiment
+from ltray.locate import locate, locate_experiment
 from ltray.lottery.criteria import Batch
 from ltray.lottery.mask_names import masks_of
 from ltray.lottery.masks import load_mask
@@ -24,6 +24,7 @@ from ltray.lottery.ready import ready
 from ltray.lottery.snapshot import load_weights
 from ltray.lottery.tickets import grid
 from ltray.lottery.trajectory import read_trajectory
+from ltray.record import write_experiment
 from ltray.run import Run
 from ltray.training.dense import train_dense
 from ltray.training.place import this_place

@@ -12,10 +12,11 @@ from safetensors.torch import load_file
 
 from ltray.errors import InvalidExperiment, LtrayError
 from ltray.files import read_json
-from ltray.locate import locate, write_experiment
+from ltray.locate import locate
 from ltray.lottery.ready import ready
 from ltray.lottery.tickets import grid
 from ltray.models.networks import build
+from ltray.record import write_experiment
 from ltray.run import Run
 from ltray.training.backends.choice import check_covers
 from ltray.training.dense import train_dense

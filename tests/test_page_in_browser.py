@@ -10,8 +10,8 @@ from commands import HANGS
 from conftest import MakeRun
 
 from ltray.analysis.page import write_report
-from ltray.locate import write_experiment
 from ltray.lottery.ready import ready
+from ltray.record import write_experiment
 from ltray.training.dense import train_dense
 from ltray.training.place import this_place
 from ltray.training.pruning import make_masks

@@ -11,7 +11,7 @@ from conftest import MakeRun, small_document, train_without_ray
 from own_network import NETS
 
 from ltray.files import read_json
-from ltray.locate import write_experiment as write_run
+from ltray.record import write_experiment as write_run
 
 ELSEWHERE: dict[str, Any] = {
     "name": "elsewhere",

@@ -19,10 +19,12 @@ from ltray.experiment import Data
 from ltray.layout import DataFolder
 from ltray.models.sizes import network_sizes
 from ltray.training import probe as probing
+from ltray.training import tried
 from ltray.training.backends.backend import Backend, Seats
 from ltray.training.backends.choice import open_backend
 from ltray.training.place import this_place
-from ltray.training.probe import Probe, Tried, probe
+from ltray.training.probe import Probe, probe
+from ltray.training.tried import Tried
 
 PIXEL_NET = """\
 from torch import nn
@@ -71,13 +73,13 @@ def test_made_up_photographs_are_stored_like_real_ones(tmp_path: Path) -> None:
 def test_a_probe_tries_the_experiments_own_network_and_levels(
     make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(probing, "STRETCH_SECONDS", 0.02)
+    monkeypatch.setattr(tried, "STRETCH_SECONDS", 0.02)
     run = make_run(prune__sparsities=[0.5, 0.9, 0.95], sweep__backend="auto")
     images = expected_images(run.experiment.data, run.data, None, None)
     found = probe(run.experiment, images, None, this_place())
     assert (found.device, found.batch_size) == ("cpu", 60)
     assert sorted(found.tickets) == [0.5, 0.9, 0.95]  # csr takes less time the sparser it is
-    assert all(tried.backend in {"loop", "fused", "csr"} for tried in found.tickets.values())
+    assert all(one.backend in {"loop", "fused", "csr"} for one in found.tickets.values())
     assert all(0 < seconds < 1 for seconds in found.dense.step_seconds)
     measured = (found.image_seconds, found.mask_seconds, found.state_seconds)
     assert all(0 < seconds < 1 for seconds in (*found.batch_seconds, *measured))
@@ -88,7 +90,7 @@ def test_steps_are_timed_with_denormals_as_zero_as_trials_take_them(
 ) -> None:
     """Of one batch, over and over, gradients fade until a CPU computes with denormal numbers."""
     taken, timed = [], []
-    stretch, step = probing._stretch, probing._step
+    stretch, step = tried.stretch_of, tried.train_step
 
     def noted(*of: Any) -> None:
         taken.append(float(torch.tensor(1e-40) * 1) == 0)
@@ -100,9 +102,9 @@ def test_steps_are_timed_with_denormals_as_zero_as_trials_take_them(
         timed.extend(taken[before:])
         return seconds
 
-    monkeypatch.setattr(probing, "STRETCH_SECONDS", 0.02)
-    monkeypatch.setattr(probing, "_step", noted)
-    monkeypatch.setattr(probing, "_stretch", remembered)
+    monkeypatch.setattr(tried, "STRETCH_SECONDS", 0.02)
+    monkeypatch.setattr(tried, "train_step", noted)
+    monkeypatch.setattr(tried, "stretch_of", remembered)
     run = make_run()
     probe(
         run.experiment,
@@ -118,7 +120,7 @@ def test_steps_are_timed_with_denormals_as_zero_as_trials_take_them(
 def test_what_a_pack_takes_is_told_of_each_of_its_networks(
     make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(probing, "STRETCH_SECONDS", 0.02)
+    monkeypatch.setattr(tried, "STRETCH_SECONDS", 0.02)
     run = make_run(reset__epochs=[number / 10 for number in range(0, 24, 2)])
     images = expected_images(run.experiment.data, run.data, None, None)
     found = probe(run.experiment, images, None, this_place())
@@ -145,7 +147,7 @@ def test_a_pack_is_tried_with_as_many_tickets_as_train_together(
         opened.append(len(networks))
         return open_backend(name, networks)
 
-    monkeypatch.setattr(probing, "STRETCH_SECONDS", 0.02)
+    monkeypatch.setattr(tried, "STRETCH_SECONDS", 0.02)
     monkeypatch.setattr(probing, "open_backend", noted)
     run = make_run(reset__epochs=[0, 2, 2.5], **changes)
     images = expected_images(run.experiment.data, run.data, None, None)
@@ -157,7 +159,7 @@ def test_a_pack_is_tried_with_as_many_tickets_as_train_together(
 def test_a_step_that_takes_long_is_tried_with_fewer_images(
     make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(probing, "STRETCH_SECONDS", 0.02)
+    monkeypatch.setattr(tried, "STRETCH_SECONDS", 0.02)
     monkeypatch.setattr(probing, "LONG_STEP_SECONDS", 1e-6)
     run = make_run()
     images = expected_images(run.experiment.data, run.data, None, None)
@@ -171,7 +173,7 @@ def test_a_step_that_takes_long_leaves_batchnorm_more_than_one_image(
     make_run: MakeRun, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """At a single pixel BatchNorm has one value for each image."""
-    monkeypatch.setattr(probing, "STRETCH_SECONDS", 0.02)
+    monkeypatch.setattr(tried, "STRETCH_SECONDS", 0.02)
     monkeypatch.setattr(probing, "LONG_STEP_SECONDS", 1e-6)
     (tmp_path / "nets.py").write_text(PIXEL_NET)
     run = make_run(model__arch=f"{tmp_path / 'nets.py'}:pixel", prune={"sparsities": [0.5]})

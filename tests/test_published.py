@@ -17,8 +17,9 @@ from ltray.experiment import Experiment, SourceFacts, experiment_id, resolve
 from ltray.experiment_file import read_experiment
 from ltray.files import write_json
 from ltray.layout import data_folder, run_folder
-from ltray.locate import experiments_folder, write_experiment
+from ltray.locate import experiments_folder
 from ltray.lottery.tickets import grid
+from ltray.record import write_experiment
 from ltray.run import Run
 
 FACTS = SourceFacts(fingerprint="ab12cd34", image_size=None, channels=3)

@@ -13,9 +13,9 @@ from conftest import MakeRun
 from ltray.cluster.lease import only_driver
 from ltray.cluster.status import status
 from ltray.files import read_json, write_json
-from ltray.locate import write_experiment
 from ltray.lottery.ready import ready
 from ltray.lottery.tickets import grid
+from ltray.record import write_experiment
 from ltray.run import Run
 from ltray.training.dense import train_dense
 from ltray.training.place import this_place

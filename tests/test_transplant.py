@@ -32,12 +32,13 @@ from ltray.errors import LtrayError
 from ltray.experiment import replicate_seeds, step_of
 from ltray.experiment_file import read_experiment
 from ltray.layout import DataFolder, RunFolder
-from ltray.locate import locate, locate_experiment, write_experiment
+from ltray.locate import locate, locate_experiment
 from ltray.lottery.mask_names import masks_of
 from ltray.lottery.masks import load_mask
 from ltray.lottery.ready import ready
 from ltray.lottery.snapshot import load_weights
 from ltray.lottery.trajectory import read_trajectory
+from ltray.record import write_experiment
 from ltray.run import Run
 from ltray.training.place import this_place
 from ltray.training.retrain import train_pack

@@ -9,6 +9,7 @@ from typing import Any
 from ltray.analysis import accounts, figures
 from ltray.analysis.columns import Row
 from ltray.analysis.correct import COLUMNS, PerImage, Right, paired, read_per_image
+from ltray.analysis.drawing import DASH_GLYPHS, GLYPHS
 from ltray.analysis.figures import ComparedLine
 from ltray.analysis.grid import Cell, Over, Place, asked_for, cells, counts_of, single_seeds
 from ltray.analysis.heat_map import legend, tone
@@ -180,8 +181,8 @@ def content(a: Side, b: Side) -> dict[str, Any]:
         "differences": found,
         "beyond_chance": _beyond_chance(found, a, b),
         "legend": legend(max(a.margin, b.margin)),
-        "glyphs": figures.GLYPHS,
-        "dashes": figures.DASH_GLYPHS,
+        "glyphs": GLYPHS,
+        "dashes": DASH_GLYPHS,
         "figures": [_figure(a, b, point) for point in common],
         "costs": _side_by_side(_costs(a), _costs(b)),
         "unreadable": [

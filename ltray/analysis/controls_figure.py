@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from ltray.analysis.controls import Beside
-from ltray.analysis.figures import INK, LINES, look, new_axes, styled, svg_of
+from ltray.analysis.drawing import INK, LINES, look, new_axes, styled, svg_of
 from ltray.analysis.grid import Place
 from ltray.analysis.wording import level
 

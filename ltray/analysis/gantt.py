@@ -8,7 +8,7 @@ from itertools import accumulate
 from math import ceil
 from typing import TYPE_CHECKING
 
-from ltray.analysis.figures import INK, LINES, PAPER, RULE, new_axes, styled, svg_of
+from ltray.analysis.drawing import INK, LINES, PAPER, RULE, new_axes, styled, svg_of
 from ltray.analysis.measured import Reason, Retrainings
 from ltray.analysis.speedup_figures import spread, time_axis
 from ltray.analysis.trials import Slot, Trial

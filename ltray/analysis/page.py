@@ -18,6 +18,7 @@ from ltray.analysis.controls import (
 )
 from ltray.analysis.controls_figure import controls_figure
 from ltray.analysis.correct import COLUMNS, PerImage, read_per_image
+from ltray.analysis.drawing import DASH_GLYPHS, GLYPHS
 from ltray.analysis.early_stopping import learnt
 from ltray.analysis.grid import (
     Cell,
@@ -133,8 +134,8 @@ def _findings(
         **_dense_accuracy(dense, per_image),
         "heat_map": heat_map(found, margin, [cell.place for cell in chosen]),
         "legend": legend(margin),
-        "glyphs": figures.GLYPHS,
-        "dashes": figures.DASH_GLYPHS,
+        "glyphs": GLYPHS,
+        "dashes": DASH_GLYPHS,
         "accuracy_figures": _accuracy_figures(found, controls, dense, experiment),
         "curves": curves,
         "curves_replicate": min(rows.dense, default=0),

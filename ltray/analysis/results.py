@@ -25,10 +25,10 @@ from ltray.errors import LtrayError
 from ltray.experiment import Experiment
 from ltray.files import at, is_there, names_below, read_all, write_whole
 from ltray.layout import ReplicateFolder, RunFolder
-from ltray.locate import recorded_experiment
 from ltray.lottery.matching import within_margin
 from ltray.lottery.tickets import TicketKey, cells_of, key
 from ltray.lottery.trajectory import read_trajectory
+from ltray.record import recorded_experiment
 from ltray.tables import read_table
 
 if TYPE_CHECKING:

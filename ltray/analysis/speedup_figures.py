@@ -5,7 +5,7 @@ from itertools import pairwise
 from math import ceil
 from typing import TYPE_CHECKING
 
-from ltray.analysis.figures import (
+from ltray.analysis.drawing import (
     INK,
     LINES,
     density_axis,

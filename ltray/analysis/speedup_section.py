@@ -9,7 +9,7 @@ from typing import Any
 from ltray.analysis import accounts, speedup_figures, wording
 from ltray.analysis.accounts import Launch
 from ltray.analysis.columns import Row
-from ltray.analysis.figures import GLYPHS
+from ltray.analysis.drawing import GLYPHS
 from ltray.analysis.gantt import IDLE_ALPHA, REASON_LINES, REPLICATE_LINES, gantt, is_grouped
 from ltray.analysis.measured import (
     REASONS,

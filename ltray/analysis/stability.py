@@ -1,7 +1,6 @@
 """The barrier between two copies of a ticket, by reset point: table, figure and page."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from io import BytesIO
 from statistics import fmean
 from typing import Any
@@ -9,11 +8,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ltray.analysis import figures
+from ltray.analysis.barriers import STABLE, Barrier, barriers, first_stable
 from ltray.analysis.columns import TIME, Row
-from ltray.analysis.figures import look, new_axes, percent_axis, styled, svg_of
-from ltray.analysis.grid import Over
-from ltray.analysis.intervals import Interval, mean_interval
+from ltray.analysis.drawing import GLYPHS, INK, look, new_axes, percent_axis, styled, svg_of
 from ltray.analysis.results import Rows
 from ltray.analysis.templates import rendered
 from ltray.analysis.wording import epoch, level
@@ -24,7 +21,6 @@ from ltray.lottery.tickets import key
 from ltray.run import Run
 from ltray.training.error_line import measured_line
 
-STABLE = 0.02  # error barrier at which Frankle et al. 2020 (arXiv 1912.05671) call training stable
 APART = 0.05  # of the way from one reset point to the next in a figure
 NUMBER = pa.float64()
 SCHEMA = pa.schema(
@@ -51,56 +47,6 @@ SCHEMA = pa.schema(
         ("finished_at", TIME),
     ]
 )
-
-
-@dataclass(frozen=True)
-class Barrier:
-    """One sparsity at one reset point, over replicates.
-
-    Attributes:
-        rows: one for each replicate that has a line.
-        top1: validation accuracy of all copies that are done.
-        missing: replicates without a line, and why.
-    """
-
-    sparsity: float
-    reset_epoch: float
-    rows: tuple[Row, ...]
-    top1: tuple[float, ...]
-    missing: tuple[str, ...]
-
-    @property
-    def over(self) -> Over:
-        """What the interval is over."""
-        return "replicates" if len(self.rows) > 1 else "images"
-
-    def height(self, split: str) -> float:
-        """The mean barrier on `val` or `test`, a fraction."""
-        return fmean(row[f"{split}_barrier"] for row in self.rows)
-
-    def interval(self, split: str) -> Interval | None:
-        """Of the height: Student's t over replicates, cut at 0; of one, percentiles over images."""
-        if len(self.rows) == 1:
-            (row,) = self.rows
-            return Interval(row[f"{split}_barrier_low"], row[f"{split}_barrier_high"])
-        found = mean_interval([row[f"{split}_barrier"] for row in self.rows])
-        return None if found is None else Interval(max(found.low, 0.0), found.high)
-
-    def of_ends(self, split: str) -> float:
-        """What the ends' own difference puts into the height: half of it, as a mean."""
-        ends = [_ends(row[f"{split}_errors"]) for row in self.rows]
-        return fmean(abs(one - other) / 2 for one, other in ends)
-
-    @property
-    def errors(self) -> list[float]:
-        """The mean error on validation at each point of the line."""
-        along = zip(*(row["val_errors"] for row in self.rows), strict=True)
-        return [fmean(errors) for errors in along]
-
-    @property
-    def stable(self) -> bool:
-        """Whether the mean barrier is as low as what the paper calls stable."""
-        return bool(self.rows) and self.height("val") <= STABLE
 
 
 Shown = Mapping[float, Sequence[Barrier]]
@@ -131,10 +77,6 @@ def write_stability(run: Run, pairs: Sequence[Pair], rows: Rows) -> int:
     return sum(found[pair.name] is None and not _diverged(pair, rows) for pair in pairs)
 
 
-def _ends(errors: Sequence[float]) -> tuple[float, float]:
-    return errors[0], errors[-1]
-
-
 def _every(experiment: Experiment, asked: Sequence[Pair]) -> list[Pair]:
     """The pairs of all levels that can be asked for, and of those that were."""
     one_shot = experiment.prune.style == "one_shot"
@@ -146,40 +88,6 @@ def _every(experiment: Experiment, asked: Sequence[Pair]) -> list[Pair]:
 def _diverged(pair: Pair, rows: Rows) -> bool:
     ended = [rows.tickets.get(key(ticket)) for ticket in (pair.one, pair.other)]
     return any(row is not None and row["status"] == "diverged" for row in ended)
-
-
-def barriers(pairs: Iterable[Pair], found: Mapping[str, Row | None], rows: Rows) -> list[Barrier]:
-    """One for each sparsity and reset point, in their order.
-
-    Args:
-        found: name of a pair -> its row; None where it has none.
-    """
-    places: dict[tuple[float, float], list[Pair]] = {}
-    for pair in pairs:
-        places.setdefault((pair.one.sparsity, pair.one.reset_epoch), []).append(pair)
-    return [
-        Barrier(
-            *place,
-            rows=tuple(row for pair in there if (row := found[pair.name]) is not None),
-            top1=tuple(top1 for pair in there for top1 in _top1(pair, rows)),
-            missing=tuple(_why(pair, rows) for pair in there if found[pair.name] is None),
-        )
-        for place, there in sorted(places.items())
-    ]
-
-
-def _top1(pair: Pair, rows: Rows) -> list[float]:
-    ended = [rows.tickets.get(key(ticket)) for ticket in (pair.one, pair.other)]
-    return [row["val_top1"] for row in ended if row is not None and row["status"] == "done"]
-
-
-def _why(pair: Pair, rows: Rows) -> str:
-    """What became of a pair without a line."""
-    for ticket in (pair.one, pair.other):
-        row = rows.tickets.get(key(ticket))
-        if row is not None and row["status"] != "done":
-            return f"replicate {pair.one.replicate}: a copy {row['status']}"
-    return f"replicate {pair.one.replicate}: not measured"
 
 
 def _table(measured: Sequence[Row]) -> bytes:
@@ -214,7 +122,7 @@ def _content(
             for sparsity in shown
         },
         "stable": STABLE,
-        "glyphs": figures.GLYPHS,
+        "glyphs": GLYPHS,
         "by_reset_point": _by_reset_point(shown) if shown else None,
         "accuracy": _accuracy(shown) if shown else None,
         "lines": [
@@ -225,19 +133,6 @@ def _content(
         "over": sorted({one.over for one in every if one.rows}),
         "command": _command(run, sparsities),
     }
-
-
-def first_stable(line: Sequence[Barrier]) -> Barrier | None:
-    """The earliest reset point from which on every one is stable; None where the last is not.
-
-    One that was not measured is not known to be stable.
-    """
-    first = None
-    for one in reversed(line):
-        if not one.stable:
-            break
-        first = one
-    return first
 
 
 def _name(sparsity: float) -> str:
@@ -261,7 +156,7 @@ def _by_reset_point(shown: Shown) -> str:
                 if (found := one.interval("val")) is not None:
                     color = look(number)["color"]
                     axes.vlines(place, found.low, found.high, color=color, alpha=0.5)
-        axes.axhline(STABLE, linewidth=1, linestyle=":", color=figures.INK)
+        axes.axhline(STABLE, linewidth=1, linestyle=":", color=INK)
         _reset_axis(axes, shown)
         axes.set_ylabel("error barrier, validation")
         axes.set_ylim(0, 1.05 * max(STABLE, axes.dataLim.y1))

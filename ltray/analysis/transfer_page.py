@@ -8,6 +8,18 @@ from typing import Any, Literal
 from ltray.analysis import figures
 from ltray.analysis.correct import PerImage
 from ltray.analysis.differences import beyond_chance
+from ltray.analysis.drawing import (
+    DASH_GLYPHS,
+    DASHES,
+    GLYPHS,
+    INK,
+    density_axis,
+    look,
+    new_axes,
+    percent_axis,
+    styled,
+    svg_of,
+)
 from ltray.analysis.figures import SPLIT_NAMES, ComparedLine
 from ltray.analysis.grid import Cell
 from ltray.analysis.statistics import over_of
@@ -42,8 +54,8 @@ def content(judged: Judged) -> dict[str, Any]:
         "sections": [_section(number, one, beside) for number, one in enumerate(judged.findings)],
         "sources": _sources(moves),
         "between": _between(moves),
-        "glyphs": figures.GLYPHS,
-        "dashes": figures.DASH_GLYPHS,
+        "glyphs": GLYPHS,
+        "dashes": DASH_GLYPHS,
     }
 
 
@@ -78,27 +90,27 @@ def _same_point(number: int, moved: Moved, every: Sequence[Compared]) -> str:
     if not every:
         return ""
     own = {one.own.sparsity: one.own for one in every if one.own is not None}
-    with figures.styled():
-        figure, axes = figures.new_axes()
+    with styled():
+        figure, axes = new_axes()
         for at, point in enumerate(moved.reset_epochs):
             line = [one.cell for one in every if one.cell.reset_epoch == point]
-            axes.plot(_kept(line), [cell.mean("val_top1") for cell in line], **figures.look(at))
+            axes.plot(_kept(line), [cell.mean("val_top1") for cell in line], **look(at))
             dense = moved.dense[point]
             if dense.comparable:
-                color = figures.look(at)["color"]
+                color = look(at)["color"]
                 axes.axhline(dense.mean("val_top1"), color=color, linewidth=1, linestyle="--")
         best = list(own.values())
         top1 = [cell.mean("val_top1") for cell in best]
-        axes.plot(_kept(best), top1, color=figures.INK, linewidth=1.2, marker=".")
-        figures.density_axis(axes, _kept([*(one.cell for one in every), *best]))
-        figures.percent_axis(axes)
+        axes.plot(_kept(best), top1, color=INK, linewidth=1.2, marker=".")
+        density_axis(axes, _kept([*(one.cell for one in every), *best]))
+        percent_axis(axes)
         axes.set_ylabel("validation top-1")
         alt = (
             f"Validation top-1 against the share of weights kept for tickets of {moved.name}, a "
             "line for each reset point, broken for the dense network from there; in ink the "
             "target's own tickets. The table below has the numbers."
         )
-        return figures.svg_of(figure, f"same-point-{number}", alt)
+        return svg_of(figure, f"same-point-{number}", alt)
 
 
 def _figures(number: int, moved: Moved, target: Target) -> list[tuple[str, str]]:
@@ -138,7 +150,7 @@ def _line(moved: Moved, point: float) -> ComparedLine | None:
         return None
     controls = {
         kind: [cell for (_, at), cell in moved.control(kind).items() if at == point]
-        for kind in figures.DASHES
+        for kind in DASHES
     }
     return ComparedLine(moved.name, done, controls, dense.mean("val_top1"))
 

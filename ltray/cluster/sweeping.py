@@ -32,11 +32,11 @@ from ltray.data.selection import image_counts
 from ltray.data.verify import PartReading, verify
 from ltray.errors import InvalidExperiment, LtrayError
 from ltray.files import is_local, is_there
-from ltray.locate import write_experiment
 from ltray.lottery.ready import wanted
 from ltray.lottery.tickets import TicketKey, key
 from ltray.lottery.trajectory import Trajectory
 from ltray.patience import patiently
+from ltray.record import write_experiment
 from ltray.run import Run
 from ltray.say import Say
 

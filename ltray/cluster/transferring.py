@@ -23,11 +23,11 @@ from ltray.cluster.sweeping import prepare_run, sweep_run
 from ltray.cluster.tasks import CpuWork
 from ltray.errors import InvalidExperiment, LtrayError
 from ltray.files import is_there
-from ltray.locate import write_experiment
 from ltray.lottery.mask_names import MaskOf, masks_of
 from ltray.lottery.tickets import TicketKey, cells_of, grid, key
 from ltray.lottery.transferring import transferred
 from ltray.patience import patiently
+from ltray.record import write_experiment
 from ltray.run import Run
 from ltray.say import Say
 

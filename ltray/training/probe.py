@@ -29,40 +29,20 @@ from ltray.lottery.snapshot import Snapshot, save_snapshot
 from ltray.models.networks import build
 from ltray.models.prunable import output_layer, prunable
 from ltray.own_code import OwnCode
-from ltray.training.backends.backend import Backend, on_its_device
 from ltray.training.backends.choice import may_be_csr, open_backend
 from ltray.training.backends.trial import choose
-from ltray.training.denormals import denormals_as_zero
 from ltray.training.evaluation import evaluate
 from ltray.training.network import Network
 from ltray.training.place import Place, memory_for_pack
 from ltray.training.recipe import Recipe
+from ltray.training.tried import Kind, Tried, seconds_of, stretch_of, train_step
 
 LONG_STEP_SECONDS = 0.3  # of one network; longer ones are tried with fewer images
 FEWEST_IMAGES = 2  # BatchNorm cannot train on a single value
 LONG_PACK_STEP_SECONDS = 1.0  # of a pack; longer ones are tried with fewer tickets
-STRETCH_SECONDS = 0.4
 STRETCHES = 4
 EVALUATED = 256  # images of each split, and no more batches than these:
 EVALUATED_BATCHES = 4
-
-
-@dataclass(frozen=True)
-class Tried:
-    """One kind of training: a pack of tickets, or the dense run.
-
-    Attributes:
-        backend: that trained it.
-        step_seconds: of one step of one network with the experiment's batch, its images at hand:
-            of several stretches, each a mean.
-        evaluation_seconds: of one image of one network, likewise.
-        start_seconds: of building the networks and choosing how to train them.
-    """
-
-    backend: str
-    step_seconds: tuple[float, ...]
-    evaluation_seconds: tuple[float, ...]
-    start_seconds: float
 
 
 @dataclass(frozen=True)
@@ -107,37 +87,6 @@ def probe(
         return _Probing(experiment, images, network, place, Path(folder)).found()
 
 
-class _Kind:
-    """One kind of training, its networks ready for the next step."""
-
-    def __init__(
-        self, name: str, backend: Backend, batch: Batch, start_seconds: float, evaluated: int
-    ) -> None:
-        self.name = name
-        self.backend = backend
-        self.batch = batch
-        self.start_seconds = start_seconds
-        self.evaluated = evaluated
-        self.steps: list[float] = []
-        self.evaluations: list[float] = []
-
-    def time(self, batches: Batches) -> None:
-        """One stretch of steps and one evaluation."""
-        with denormals_as_zero():  # as in training: one batch over and over makes many
-            self.steps.append(_stretch(lambda: _step(self.backend, self.batch)))
-        self.evaluations.append(_seconds(lambda: evaluate([self.backend], batches)))
-
-    def tried(self, scale: float) -> Tried:
-        """For one network and one image."""
-        count = len(self.backend.networks)
-        return Tried(
-            backend=self.name,
-            step_seconds=tuple(scale * each / count for each in self.steps),
-            evaluation_seconds=tuple(each / self.evaluated / count for each in self.evaluations),
-            start_seconds=self.start_seconds,
-        )
-
-
 class _Probing:
     def __init__(
         self,
@@ -165,8 +114,8 @@ class _Probing:
         levels = self._levels()
         dense = self._network({})
         state = self.folder / "state.safetensors"
-        mask_seconds = _seconds(lambda: save_mask(self.folder / "mask", self._mask(levels[-1])))
-        state_seconds = _seconds(lambda: save_snapshot(state, dense.snapshot()))
+        mask_seconds = seconds_of(lambda: save_mask(self.folder / "mask", self._mask(levels[-1])))
+        state_seconds = seconds_of(lambda: save_snapshot(state, dense.snapshot()))
         opened = [
             *(partial(self._opened, self._tickets(level)) for level in levels),
             partial(self._opened, [lambda: dense], wanted="loop"),
@@ -264,8 +213,8 @@ class _Probing:
         labels = torch.zeros(batch_size, dtype=torch.long, device=self.place.device)
         self.recipe = Recipe(self.experiment.train, steps_per_epoch=1000)
         backend = open_backend("loop", (self._network({}),))
-        _step(backend, (images, labels))
-        return _seconds(lambda: _step(backend, (images, labels)))
+        train_step(backend, (images, labels))
+        return seconds_of(lambda: train_step(backend, (images, labels)))
 
     def _levels(self) -> list[float]:
         """Sparsities to try: where kept weights alone are computed, how many there are matters."""
@@ -303,7 +252,7 @@ class _Probing:
         start = Snapshot(step=0, model=dict(model.state_dict()))
         return Network("probe", model, start, mask, self.recipe, data_seed=0)
 
-    def _tried(self, kinds: Sequence[Callable[[], "_Kind"]]) -> list[Tried]:
+    def _tried(self, kinds: Sequence[Callable[[], Kind]]) -> list[Tried]:
         """Time all kinds in turn, several times, so that a fast moment or a slow one is no kind's.
 
         On a GPU, whose memory a pack may fill, one kind comes after the other.
@@ -318,23 +267,23 @@ class _Probing:
             for _ in range(STRETCHES):
                 for one in opened:
                     one.time(self.batches)
-                self.reading.append(_stretch(lambda: next(batches)))
+                self.reading.append(stretch_of(lambda: next(batches)))
             found += [one.tried(self._scale) for one in opened]
         return found
 
-    def _opened(self, make: Sequence[Callable[[], Network]], wanted: str | None = None) -> "_Kind":
+    def _opened(self, make: Sequence[Callable[[], Network]], wanted: str | None = None) -> Kind:
         batch = next(self.batches.epoch(0, 0, 1))
         memory = memory_for_pack(self.place.device)
         started = time.perf_counter()
         choice = choose(wanted or self.experiment.sweep.backend, make, batch, memory, self._steps())
         networks = tuple(one() for one in make[: choice.fits])
         backend = open_backend(choice.backend, networks)
-        _step(backend, batch)
+        train_step(backend, batch)
         start_seconds = time.perf_counter() - started
         evaluate([backend], self.batches)
         counts = self.manifest.counts
         evaluated = counts["test"] + round(counts["train"] * self.held_out)
-        return _Kind(choice.backend, backend, batch, start_seconds, evaluated)
+        return Kind(choice.backend, backend, batch, start_seconds, evaluated)
 
     def _steps(self) -> int:
         """Of a whole training, so that choosing takes what it will; not on a GPU, where it would
@@ -347,25 +296,3 @@ class _Probing:
     def _endless(self) -> Iterator[Batch]:
         for epoch in count():
             yield from self.batches.epoch(epoch)
-
-
-def _step(backend: Backend, batch: Batch) -> None:
-    backend.train_step(*on_its_device(backend, batch))
-    float(backend.networks[0].loss_sum)  # a GPU's step ends when a value of it is read
-
-
-def _seconds(work: Callable[[], object]) -> float:
-    started = time.perf_counter()
-    work()
-    return time.perf_counter() - started
-
-
-def _stretch(work: Callable[[], object]) -> float:
-    """The mean of as many calls as fit into a stretch, one at least."""
-    started = time.perf_counter()
-    calls, seconds = 0, 0.0
-    while seconds < STRETCH_SECONDS:
-        work()
-        calls += 1
-        seconds = time.perf_counter() - started
-    return seconds / calls

@@ -8,7 +8,8 @@ from ltray.analysis.planning.costs import Training
 from ltray.analysis.planning.estimate import Estimate
 from ltray.data.expected import ExpectedImages
 from ltray.experiment import Experiment, steps_per_epoch
-from ltray.training.probe import Probe, Tried
+from ltray.training.probe import Probe
+from ltray.training.tried import Tried
 
 # A few seconds of trying are no hour of training: clocks rise and fall, neighbours come and go.
 LOWER, HIGHER = 0.85, 1.25
