@@ -314,6 +314,14 @@ def test_curves_are_said_to_be_of_the_replicate_that_they_are_of(tmp_path: Path)
     assert "; all of replicate 1." in page_of(run, experiment).text
 
 
+@pytest.mark.parametrize("replicates", [1, 3])
+def test_the_spread_of_a_single_sparsity_is_a_bar(replicates: int, tmp_path: Path) -> None:
+    experiment = experiment_of(sparsities=(0.5,), reset_epochs=(0,), replicates=replicates)
+    page = write_report(write_run(tmp_path, experiment), experiment).read_text()
+    figure = page[page.index("<h2>Accuracy against density") :].partition("</figure>")[0]
+    assert ("LineCollection" in figure) == (replicates > 1)
+
+
 def test_every_learning_curve_has_a_mark_of_its_own(tmp_path: Path) -> None:
     experiment = experiment_of(
         sparsities=(0.5, 0.99),

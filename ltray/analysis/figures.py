@@ -56,8 +56,9 @@ def accuracy_against_density(
 ) -> str:
     """Top-1 over the share of weights kept, one line per reset point, the dense run as a line.
 
-    The band of a line reaches from the lowest to the highest replicate. Controls are broken lines
-    in the colour of their reset point; in ink where one stands beside all of them.
+    The band of a line, or the bar of a single cell, reaches from the lowest to the highest
+    ticket. Controls are broken lines in the colour of their reset point; in ink where one stands
+    beside all of them.
 
     Args:
         cells: of the current grid; those with a diverged or no finished ticket are left out.
@@ -161,7 +162,11 @@ def _draw_line(axes: "Axes", cells: Sequence[Cell], column: str, number: int) ->
     if any(len(cell.done) > 1 for cell in cells):
         lows = [min(row[column] for row in cell.done) for cell in cells]
         highs = [max(row[column] for row in cell.done) for cell in cells]
-        axes.fill_between(kept, lows, highs, color=LINES[number % len(LINES)], alpha=0.15, lw=0)
+        color = LINES[number % len(LINES)]
+        if len(cells) == 1:  # a band would have no width
+            axes.vlines(kept, lows, highs, color=color, alpha=0.4)
+        else:
+            axes.fill_between(kept, lows, highs, color=color, alpha=0.15, lw=0)
 
 
 def _draw_controls(
