@@ -26,11 +26,13 @@ class Here:
         return map(work, parts)
 
 
-def make_masks_here(run: Run, here: Here | None = None) -> list[str]:
+def make_masks_here(
+    run: Run, here: Here | None = None, replicates: Sequence[int] = (0,)
+) -> list[str]:
     """The lines that are said of it."""
     lines: list[str] = []
     cpu_work = cast("CpuWork", here or Here())
-    make_all_masks(run, collect(run.folder), [0], cpu_work, lines.append)
+    make_all_masks(run, collect(run.folder), replicates, cpu_work, lines.append)
     return lines
 
 
@@ -56,11 +58,12 @@ def test_masks_that_were_lost_are_made_again_to_the_same_bits(
 def test_no_process_looks_for_masks_of_chains_that_are_all_there(make_run: MakeRun) -> None:
     run = make_run(prune__style="iterative", prune__sparsities=[0.5, 0.8], reset__epochs=[0])
     train_without_ray(run)
-    whole, lost = Here(), Here()
+    whole, without, lost = Here(), Here(), Here()
     make_masks_here(run, whole)
     run.folder.replicate(0).mask(grid(run.experiment)[0].mask).unlink()
+    make_masks_here(run, without, replicates=())  # its trajectory is not whole
     make_masks_here(run, lost)
-    assert (whole.parts, lost.parts) == ([], [0])
+    assert (whole.parts, without.parts, lost.parts) == ([], [], [0])
 
 
 @pytest.mark.parametrize("which", [0, 1, -1])

@@ -355,6 +355,8 @@ def test_the_page_sets_sources_side_by_side_and_tells_what_diverged(
     assert [point for point, _ in shown["sources"]] == ["0", "1"]
     beside = "Broken lines are the controls random_init and shuffled_mask."
     assert all(beside in svg for _, svg in shown["sources"])
+    broken = [svg.count("stroke-dasharray") for _, svg in shown["sources"]]
+    assert broken == [2 * (1 + 2)] * 2  # of each source the dense network and two controls
     (pair,) = shown["between"]
     assert (pair["one"], pair["other"]) == (smaller, move)
     place = (0.9, 1)

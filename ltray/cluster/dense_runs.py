@@ -160,9 +160,13 @@ def make_all_masks(
     """Make the missing masks of every replicate, and say which leave a layer with nothing.
 
     Chains of iterative pruning make theirs themselves, but for those that were lost since.
+
+    Args:
+        replicates: whose trajectories are whole.
     """
     if run.experiment.prune.style == "iterative":
-        lost = patiently(partial(with_lost_masks, run, rows), run.folder.path)
+        every = patiently(partial(with_lost_masks, run, rows), run.folder.path)
+        lost = [replicate for replicate in every if replicate in replicates]
         list(cpu_work.on_each(partial(_make_lost_masks, run), lost, "masks"))
         return
     list(cpu_work.on_each(partial(_make_masks, run), replicates, "masks"))
