@@ -2,10 +2,12 @@
 
 import argparse
 import errno
+import os
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from threading import Timer
 from typing import TYPE_CHECKING
 
 from ltray.errors import LtrayError
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
 
 FAILED = 1
 INTERRUPTED = 130
+EXIT_SECONDS = 10.0  # for what libraries do when the process ends
 TRACKERS = ("wandb", "mlflow")
 
 
@@ -105,6 +108,7 @@ def exit_with(
     except KeyboardInterrupt:
         print(f"interrupted: {interrupted}", file=sys.stderr)
         status = INTERRUPTED
+        _leave_soon(status)
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EDQUOT):
             raise
@@ -120,6 +124,17 @@ def exit_with(
         print("  to mend: see that it answers, then give the same command", file=sys.stderr)
         status = FAILED
     sys.exit(status)
+
+
+def _leave_soon(status: int) -> None:
+    """Bound how long the interpreter takes to end.
+
+    Ctrl-C may come amid a library's code: tensorboardX, interrupted while it writes, sometimes
+    waits at the end, for ever, for a thread of its own that has not got the word to stop.
+    """
+    leave = Timer(EXIT_SECONDS, os._exit, (status,))
+    leave.daemon = True
+    leave.start()
 
 
 def timed_lines() -> Callable[[str], None]:
