@@ -251,7 +251,8 @@ def _parameters(model: nn.Module, mask: Mapping[str, torch.Tensor]) -> dict[str,
             mend = "give the network itself, not what wraps it, and the mask that came with it"
             raise LtrayError("mask", f"the network has no parameter '{name}'{near}", mend)
         if parameters[name].shape != part.shape:
-            found = f"'{name}' is {list(part.shape)} and {list(parameters[name].shape)} in the mask"
+            shape = list(parameters[name].shape)
+            found = f"'{name}' is {shape} and {list(part.shape)} in the mask"
             raise LtrayError("mask", found, "give the mask that came with the network")
     return {name: parameters[name] for name in mask}
 
