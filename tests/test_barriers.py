@@ -18,7 +18,9 @@ from ltray.run import Run
 POINTS = (0, 1, 2, 4)
 
 
-def barrier(reset_epoch: float, *heights: float, missing: int = 0) -> Barrier:
+def barrier(
+    reset_epoch: float, *heights: float, missing: int = 0, diverged: bool = False
+) -> Barrier:
     rows = [
         {
             "val_barrier": height,
@@ -28,7 +30,7 @@ def barrier(reset_epoch: float, *heights: float, missing: int = 0) -> Barrier:
         }
         for height in heights
     ]
-    return Barrier(0.0, reset_epoch, tuple(rows), (0.9,), ("not measured",) * missing)
+    return Barrier(0.0, reset_epoch, tuple(rows), (0.9,), diverged, ("not measured",) * missing)
 
 
 def test_one_replicate_has_an_interval_over_images_and_several_over_replicates() -> None:
@@ -52,7 +54,7 @@ def interval(of: Barrier) -> tuple[float, float]:
 
 def test_what_the_ends_alone_put_into_a_barrier_is_told() -> None:
     rows = {"val_errors": [0.4, 0.3, 0.1], "val_barrier": 0.15}
-    falling = Barrier(0.0, 0.0, (rows,), (0.9,), ())
+    falling = Barrier(0.0, 0.0, (rows,), (0.9,), diverged=False, missing=())
     assert falling.of_ends("val") == pytest.approx(0.15) == falling.height("val")
     assert barrier(0, 0.05).of_ends("val") == 0
 
@@ -73,6 +75,13 @@ def test_what_was_not_measured_is_not_known_to_be_stable() -> None:
     assert found is not None
     assert found.reset_epoch == 2
     assert first_stable([barrier(0, 0.01), barrier(1, missing=1)]) is None
+
+
+def test_where_a_copy_diverged_the_others_do_not_make_it_stable() -> None:
+    line = [barrier(0, 0.01, missing=1, diverged=True), barrier(1, 0.01, 0.01)]
+    found = first_stable(line)
+    assert found is not None
+    assert found.reset_epoch == 1
 
 
 def run_of(folder: Path, **changes: Any) -> Run:
@@ -164,6 +173,7 @@ def test_a_copy_that_diverged_is_said_and_is_no_failure(tmp_path: Path) -> None:
     assert "replicate 0: a copy diverged" in run.folder.stability.report.read_text()
     (first, _) = barriers(pairs, {pair.name: None for pair in pairs}, rows)
     assert first.missing == ("replicate 0: a copy diverged",)
+    assert first.diverged
 
 
 def test_what_was_measured_before_is_shown_beside_what_is_asked_for(tmp_path: Path) -> None:

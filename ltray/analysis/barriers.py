@@ -21,6 +21,7 @@ class Barrier:
     Attributes:
         rows: one for each replicate that has a line.
         top1: validation accuracy of all copies that are done.
+        diverged: whether a copy did, so that the mean barrier of the others would flatter.
         missing: replicates without a line, and why.
     """
 
@@ -28,6 +29,7 @@ class Barrier:
     reset_epoch: float
     rows: tuple[Row, ...]
     top1: tuple[float, ...]
+    diverged: bool
     missing: tuple[str, ...]
 
     @property
@@ -60,8 +62,8 @@ class Barrier:
 
     @property
     def stable(self) -> bool:
-        """Whether the mean barrier is as low as what the paper calls stable."""
-        return bool(self.rows) and self.height("val") <= STABLE
+        """Whether the mean barrier of all copies is as low as what the paper calls stable."""
+        return bool(self.rows) and not self.diverged and self.height("val") <= STABLE
 
 
 def barriers(pairs: Iterable[Pair], found: Mapping[str, Row | None], rows: Rows) -> list[Barrier]:
@@ -78,6 +80,9 @@ def barriers(pairs: Iterable[Pair], found: Mapping[str, Row | None], rows: Rows)
             *place,
             rows=tuple(row for pair in there if (row := found[pair.name]) is not None),
             top1=tuple(top1 for pair in there for top1 in _top1(pair, rows)),
+            diverged=any(
+                row["status"] == "diverged" for pair in there for row in _ends(pair, rows)
+            ),
             missing=tuple(_why(pair, rows) for pair in there if found[pair.name] is None),
         )
         for place, there in sorted(places.items())
@@ -98,14 +103,18 @@ def first_stable(line: Sequence[Barrier]) -> Barrier | None:
 
 
 def _top1(pair: Pair, rows: Rows) -> list[float]:
-    ended = [rows.tickets.get(key(ticket)) for ticket in (pair.one, pair.other)]
-    return [row["val_top1"] for row in ended if row is not None and row["status"] == "done"]
+    return [row["val_top1"] for row in _ends(pair, rows) if row["status"] == "done"]
 
 
 def _why(pair: Pair, rows: Rows) -> str:
     """What became of a pair without a line."""
-    for ticket in (pair.one, pair.other):
-        row = rows.tickets.get(key(ticket))
-        if row is not None and row["status"] != "done":
+    for row in _ends(pair, rows):
+        if row["status"] != "done":
             return f"replicate {pair.one.replicate}: a copy {row['status']}"
     return f"replicate {pair.one.replicate}: not measured"
+
+
+def _ends(pair: Pair, rows: Rows) -> list[Row]:
+    """The rows of the copies that have ended."""
+    ended = (rows.tickets.get(key(ticket)) for ticket in (pair.one, pair.other))
+    return [row for row in ended if row is not None]
