@@ -8,10 +8,12 @@ from typing import Any
 from conftest import MakeRun, train_without_ray
 from hypothesis import given
 from hypothesis import strategies as st
+from test_results import ticket_row
 
 from ltray.analysis.chosen import choose
-from ltray.analysis.grid import counts_of, in_words, skipped
-from ltray.analysis.results import collect
+from ltray.analysis.grid import cells, counts_of, in_words, outside, skipped
+from ltray.analysis.results import Rows, collect
+from ltray.analysis.statistics import sparsest_matching
 from ltray.experiment import Experiment
 from ltray.files import read_json
 from ltray.lottery.matching import last_matching, within_margin
@@ -20,6 +22,7 @@ from ltray.lottery.search import found, most_levels, next_levels
 from ltray.lottery.tickets import TicketKey, grid, key
 
 MARGIN = 0.01
+LEVELS = [level / 25 for level in range(1, 21)]
 Measured = tuple[float, int] | None
 
 
@@ -94,7 +97,7 @@ def experiment_of(**changes: Any) -> Experiment:
         "data": {"source": "digits"},
         "model": {"arch": "lenet_300_100"},
         "train": {"epochs": 10, "batch_size": 60, "lr": 0.1, "data_seed": 0},
-        "prune": {"search": "matching", "sparsities": [level / 25 for level in range(1, 21)]},
+        "prune": {"search": "matching", "sparsities": LEVELS},
         "reset": {"epochs": [0, 1]},
         "report": {"margin": MARGIN},
         **changes,
@@ -132,8 +135,8 @@ def test_each_reset_point_has_a_search_of_its_own() -> None:
 def test_every_replicate_and_retraining_of_a_level_is_trained() -> None:
     experiment = experiment_of(replicates=2, reset={"epochs": [0, 1], "retrainings": 2})
     rows = walked(experiment, {0: 0.4, 1: 0.68})
-    cells = {(ticket.sparsity, ticket.reset_epoch) for ticket in wanted(experiment, rows)}
-    assert len(rows) == 4 * len(cells)
+    places = {(ticket.sparsity, ticket.reset_epoch) for ticket in wanted(experiment, rows)}
+    assert len(rows) == 4 * len(places)
 
 
 def test_controls_are_trained_of_what_was_found_alone() -> None:
@@ -218,6 +221,28 @@ def test_more_replicates_go_on_with_the_levels_that_were_begun() -> None:
     two = experiment_of(reset={"epochs": [0]}, replicates=2)
     asked = {ticket.sparsity for pack in ready(two, rows) for ticket in pack.tickets}
     assert asked == {ticket.sparsity for ticket in wanted(one, rows)}
+
+
+def test_after_a_grid_of_fewer_replicates_a_search_is_still_a_search() -> None:
+    """A pilot of all levels by one replicate, then a search by three."""
+    pilot = experiment_of(prune={"sparsities": LEVELS}, reset={"epochs": [0]})
+    three = experiment_of(reset={"epochs": [0]}, replicates=3)
+    rows = Rows()
+    for ticket in grid(pilot):
+        rows.put(ticket_row(ticket, val_top1=0.9, dense_val_top1=0.9), [])
+    while packs := ready(three, rows.tickets):
+        for ticket in (one for pack in packs for one in pack.tickets):
+            top1 = 0.9 if ticket.sparsity <= 0.4 else 0.8
+            rows.put(ticket_row(ticket, val_top1=top1, dense_val_top1=0.9), [])
+    (one,) = searches(three, rows.tickets)
+    assert (one.ended, one.found) == (True, 0.4)
+    assert len(one.measured) <= most_levels(len(LEVELS)) == 7
+    left = [cell for cell in cells(rows, three) if cell.missing]
+    assert {cell.missing for cell in left} == {3}, "what one replicate measured is left aside"
+    assert len(left) == outside(rows, three) == len(LEVELS) - len(one.measured)
+    best = sparsest_matching(cells(rows, three), MARGIN)
+    assert best is not None
+    assert best.sparsity == 0.4, "the report's answer is the search's"
 
 
 def test_each_ticket_is_trained_alone_so_that_a_kill_changes_no_pack() -> None:

@@ -11,7 +11,7 @@ from ltray.analysis.results import Rows
 from ltray.analysis.wording import quantity
 from ltray.experiment import Experiment
 from ltray.lottery.matching import by_seed, within_margin
-from ltray.lottery.ready import wanted
+from ltray.lottery.ready import left_aside, wanted
 from ltray.lottery.search import most_levels
 from ltray.lottery.tickets import cells_of, control_of, grid, key, retraining_of
 
@@ -100,17 +100,21 @@ def cells(rows: Rows, experiment: Experiment, control: str = "none") -> list[Cel
     """Every cell of the current grid, in order of sparsity, then of reset point.
 
     Args:
-        rows: of the run; tickets that the current grid does not ask for are left aside.
+        rows: of the run; tickets that the current grid does not ask for are left aside, and in a
+            search those of cells that it does not go on with.
         experiment: resolved.
         control: put the controls of this kind into the places of the tickets; one that stands
             beside several reset points is in all of their places.
     """
     places: dict[Place, list[Row | None]] = {}
+    aside = left_aside(experiment, rows.tickets)
     times = 1 if control == "random_init" else experiment.reset.retrainings
     for cell in cells_of(experiment):
         first = control_of(cell, control)
         place = places.setdefault((cell.sparsity, cell.reset_epoch), [])
-        place += [rows.tickets.get(key(retraining_of(first, number))) for number in range(times)]
+        every = (retraining_of(first, number) for number in range(times))
+        unasked = (cell.sparsity, cell.reset_epoch) in aside
+        place += [None if unasked else rows.tickets.get(key(one)) for one in every]
     return [_cell(*place, found) for place, found in places.items()]
 
 
@@ -173,8 +177,15 @@ def single_seeds(cells: Sequence[Cell]) -> list[Row]:
 
 
 def outside(rows: Rows, experiment: Experiment) -> int:
-    """How many tickets of the run the current grid does not ask for."""
-    return len(rows.tickets.keys() - {key(ticket) for ticket in grid(experiment)})
+    """How many tickets of the run the current grid, or search, does not ask for."""
+    aside = left_aside(experiment, rows.tickets)
+    asked = {
+        key(one)
+        for one in grid(experiment)
+        # One on fresh weights stands beside several reset points.
+        if one.control == "random_init" or (one.sparsity, one.reset_epoch) not in aside
+    }
+    return len(rows.tickets.keys() - asked)
 
 
 def _cell(sparsity: float, reset_epoch: float, found: list[Row | None]) -> Cell:

@@ -61,8 +61,8 @@ def ready(
 def wanted(experiment: Experiment, rows: RowsSoFar) -> list[Ticket]:
     """The tickets that an experiment asks for by now: the grid, or what a search has come to.
 
-    Of a search these are all levels that were begun, asked for or not, those to come now, and
-    the controls of what was found where it has ended.
+    Of a search these are all levels that are measured, those that go on or come now, and the
+    controls of what was found where it has ended.
     """
     if experiment.prune.search == "grid":
         return grid(experiment)
@@ -130,13 +130,31 @@ def _searched_at(
             begun.append(level)
     margin = experiment.report.margin
     at = found(known, margin)
-    to_come = begun or [levels[number] for number in next_levels(len(levels), known, margin)]
+    # Of replicates that came later a search's own levels are finished first; those of a whole grid,
+    # which are more than a search is to train, only where it asks for them.
+    finished = len(known) + len(begun) <= most_levels(len(levels))
+    asked = [levels[number] for number in next_levels(len(levels), known, margin)]
+    to_come = begun if begun and finished else asked
     return Searched(
         reset_epoch=point,
         measured=tuple(levels[number] for number in known),
         to_come=tuple(to_come),
         found=None if at < 0 else levels[at],
     )
+
+
+def left_aside(experiment: Experiment, rows: RowsSoFar) -> set[Place]:
+    """The cells that count as not trained: a search has no use for them, and they lack tickets.
+
+    An earlier grid of fewer replicates leaves such cells. None of a grid.
+    """
+    if experiment.prune.search == "grid":
+        return set()
+    return {
+        (level, one.reset_epoch)
+        for one in searches(experiment, rows)
+        for level in set(experiment.prune.sparsities) - one.asked
+    }
 
 
 def _failed(ended: Sequence[Row]) -> bool:
