@@ -1,7 +1,9 @@
 """Tensors as safetensors files, on a disk or in an object store, each with a header of JSON."""
 
+import errno
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -38,7 +40,11 @@ def read_tensors(path: Path) -> tuple[Tensors, dict[str, Any]]:
     """Tensors on the CPU, and the header; an empty one where there is none.
 
     Raises:
+        FileNotFoundError: it is not there; `filename` says which, in a store too.
         safetensors.SafetensorError: it is no whole safetensors file.
     """
-    content = path.read_bytes()
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path)) from None
     return load(content), header_of(content)

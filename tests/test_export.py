@@ -22,7 +22,7 @@ from ltray.analysis.chosen import choose
 from ltray.analysis.results import Rows, collect
 from ltray.errors import LtrayError, StageFailed
 from ltray.experiment_file import read_experiment
-from ltray.files import read_json
+from ltray.files import at, read_json
 from ltray.layout import TicketFolder
 from ltray.locate import locate_experiment
 from ltray.lottery.masks import load_mask
@@ -274,6 +274,46 @@ def test_damaged_weights_are_not_exported(make_run: MakeRun, tmp_path: Path) -> 
         with pytest.raises(StageFailed, match=rf"{gone.name}: is missing\n.*{mend}"):
             exported(run, tmp_path / "t", name)
     assert not (tmp_path / "t").exists()
+
+
+def test_a_ticket_of_an_earlier_grid_goes_without_a_recipe_of_masks(
+    trained: Run, tmp_path: Path
+) -> None:
+    """The run's experiment now asks for other masks, whose keys would be wrong for this one."""
+    name = choose(trained, collect(trained.folder), None, None).row["ticket"]
+    prune = trained.experiment.prune.model_copy(update={"keep_dense": ("fc1.weight",)})
+    changed = replace(trained, experiment=trained.experiment.model_copy(update={"prune": prune}))
+    exported(trained, tmp_path / "now", name)
+    exported(changed, tmp_path / "then", name)
+    now, then = (read_about(tmp_path / which)["experiment"] for which in ("now", "then"))
+    assert now.keys() - then.keys() == {"prune", "reset", "controls"}
+    assert then.items() <= now.items()
+    cards = [(tmp_path / which / "README.md").read_text() for which in ("now", "then")]
+    assert ["All else is in the recipe." in card for card in cards] == [True, False]
+    assert "fc1.weight" not in cards[1]
+    assert "asks for other tickets by now" in cards[1]
+
+
+@pytest.mark.parametrize(
+    ("folder", "mend"), [("trajectory", r"python -m ltray\.dense"), ("masks", "sweep again")]
+)
+def test_a_file_that_is_missing_is_named_with_what_brings_it_back(
+    make_run: MakeRun, tmp_path: Path, folder: str, mend: str
+) -> None:
+    run = make_run(prune__sparsities=[0.5], reset__epochs=[0])
+    train_without_ray(run)
+    path = min((run.folder.replicate(0).path / folder).glob("*-0*.safetensors"))
+    path.unlink()
+    with pytest.raises(StageFailed, match=rf"{path.name}: is missing(.|\n)*{mend}"):
+        exported(run, tmp_path / "t", next(iter(collect(run.folder).tickets))[1])
+
+
+def test_a_file_that_is_missing_in_a_store_is_named() -> None:
+    """What stores raise has no name in it."""
+    path = at("memory://runs/replicate-0/masks/one.safetensors", "--root")
+    with pytest.raises(FileNotFoundError) as raised:
+        read_tensors(path)
+    assert raised.value.filename == str(path)
 
 
 def test_a_network_of_ones_own_goes_along_as_text(tmp_path: Path, digits_shards: Path) -> None:

@@ -38,7 +38,7 @@ from ltray.lottery.exported import (
     read_about,
 )
 from ltray.lottery.standalone import standalone
-from ltray.lottery.tickets import Ticket
+from ltray.lottery.tickets import Ticket, grid
 from ltray.lottery.trajectory import read_trajectory
 from ltray.own_code import load
 from ltray.run import Run
@@ -153,7 +153,8 @@ class _Export:
             mask = own_mask(self.replicate, self.ticket)
             start = first_weights(self.run, self.ticket, self.trajectory, len(self.classes))
         except FileNotFoundError as error:
-            raise StageFailed(str(error.filename), "is missing", _mend(error)) from None
+            missing = str(error.filename)
+            raise StageFailed(missing, "is missing", _mend(missing)) from None
         trained, _ = read_tensors(self._checked(self.replicate.ticket(self.ticket.name).weights))
         masked = {name: _masked(value, mask.get(name)) for name, value in start.items()}
         self._write(MASK, save(mask))
@@ -209,6 +210,10 @@ class _Export:
         described = experiment.model_dump(mode="json")
         described["data"].pop("path")  # of this machine
         described["model"]["arch"] = arch
+        if self.ticket.name not in {one.name for one in grid(experiment)}:
+            # The experiment has been changed since: these would tell of other tickets.
+            for section in ("prune", "reset", "controls"):
+                del described[section]
         return {
             "format": FORMAT,
             "run": self.run.folder.path.name,
@@ -262,9 +267,9 @@ def loading_code() -> str:
     return standalone("ltray.lottery.exported", LOADERS, preface)
 
 
-def _mend(error: FileNotFoundError) -> str:
+def _mend(missing: str) -> str:
     """How a file of the run that is missing comes back, to the same bits."""
-    match PurePath(str(error.filename)).parent.name:
+    match PurePath(missing).parent.name:
         case "masks":
             return "sweep again: it is made anew"
         case "trajectory":

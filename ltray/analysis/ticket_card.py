@@ -46,14 +46,15 @@ def ticket_card(
         "files": about["sha256"],
         "torchvision": not network["own"] and network["arch"] not in CLASSICS,
         "start": START[row["control"] == "random_init", row["reset_method"]],
-        "how": _how(row),
+        "how": _how(about),
         "recipe": yaml.safe_dump(about["experiment"], sort_keys=False).strip(),
     }
     return rendered_text("ticket.md.jinja", content)
 
 
-def _how(row: Mapping[str, Any]) -> str:
+def _how(about: Mapping[str, Any]) -> str:
     """Criterion, level, reset point and seeds in a sentence."""
+    row = about["row"]
     levels = "level by level" if row["style"] == "iterative" else "in one shot"
     epoch = as_written(row["reset_epoch"])
     point = {
@@ -63,8 +64,15 @@ def _how(row: Mapping[str, Any]) -> str:
     }[row["reset_method"]]
     if row["control"] == "random_init":
         point = ""
+    rest = "All else is in the recipe."
+    if "prune" not in about["experiment"]:
+        rest = (
+            "What else decided its mask (layers kept dense, the output layer's rate, the weights "
+            "that were scored, denser levels) is not recorded: its experiment asks for other "
+            "tickets by now. The recipe is what it was trained by."
+        )
     return (
         f"Pruned to a sparsity of {as_written(row['sparsity'])} {levels} by `{row['criterion']}` "
         f"(scope {row['scope']}){point}; trained for {row['epochs_trained']:g} epochs on seed "
-        f"{row['seed']} with data order {row['data_seed']}. All else is in the recipe."
+        f"{row['seed']} with data order {row['data_seed']}. {rest}"
     )
