@@ -111,7 +111,7 @@ def test_chains_of_iterative_pruning_then_their_controls(
     assert run("dense", path, folder=tmp_path).status == 0
     again = run("sweep", path, folder=tmp_path)
     assert again.status == 0, again
-    assert "masks are gone: they are made again, to the same bits" in again.out
+    assert "masks are missing: they are made, always to the same bits" in again.out
     assert sha256_of(mask) == before[0]
     assert all(torch.equal(load_weights(step)[name], part) for name, part in before[1].items())
     assert {row["attempts"] for row in rows(folder)} == {1}

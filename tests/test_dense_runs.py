@@ -1,6 +1,7 @@
 """What a driver makes of dense runs and masks: whole, lost, dead."""
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -53,6 +54,16 @@ def test_masks_that_were_lost_are_made_again_to_the_same_bits(
     make_masks_here(run)
     assert list(map(sha256_of, paths)) == before
     assert with_lost_masks(run, rows) == []
+
+
+def test_a_level_that_a_search_has_not_looked_at_has_its_mask_too(make_run: MakeRun) -> None:
+    run = make_run(prune__search="matching", prune__sparsities=[0.5, 0.8])
+    train_without_ray(run)
+    grown = make_run(prune__search="matching", prune__sparsities=[0.3, 0.5, 0.8])
+    denser = replace(run, experiment=grown.experiment)
+    assert with_lost_masks(denser, collect(run.folder)) == [0]
+    make_masks_here(denser)
+    assert with_lost_masks(denser, collect(run.folder)) == []
 
 
 def test_no_process_looks_for_masks_of_chains_that_are_all_there(make_run: MakeRun) -> None:

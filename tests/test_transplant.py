@@ -12,6 +12,7 @@ import pytest
 import torch
 import yaml
 from conftest import located, small_document, train_without_ray
+from own_network import NETS, written
 from safetensors.torch import load_file
 
 from ltray.analysis.correct import PerImage
@@ -24,6 +25,7 @@ from ltray.analysis.results import collect, read_results
 from ltray.analysis.transfer import Compared, Moved, Target, compared, of_target
 from ltray.analysis.transfer_answers import Answer, Finding, answers, judge
 from ltray.analysis.transfer_page import content, write_transfer
+from ltray.cluster.dense_runs import whole_trajectories
 from ltray.cluster.session import Connection
 from ltray.cluster.transferring import move_of, transfer_run
 from ltray.data.manifest import read_manifest
@@ -36,7 +38,7 @@ from ltray.locate import locate, locate_experiment
 from ltray.lottery.mask_names import masks_of
 from ltray.lottery.masks import load_mask
 from ltray.lottery.ready import ready
-from ltray.lottery.snapshot import load_weights
+from ltray.lottery.snapshot import load_snapshot, load_weights, save_snapshot
 from ltray.lottery.trajectory import read_trajectory
 from ltray.record import write_experiment
 from ltray.run import Run
@@ -396,6 +398,50 @@ def test_another_network_or_other_images_are_refused(root: Path, source: Run) ->
         move_of(source, larger)
     with pytest.raises(LtrayError, match="is the source itself"):
         move_of(source, source)
+
+
+def test_a_network_that_knows_the_classes_elsewhere_is_refused(root: Path) -> None:
+    text = NETS.replace(
+        "self.fc = ", "self.scale = nn.Parameter(torch.ones(classes))\n        self.fc = "
+    )
+    runs = []
+    for name, changes in {"five": LOW, "four": {**HIGH, **RESTART}}.items():
+        path = written(root / name, text, name=name, **{"reset__epochs": [0], **changes})
+        runs.append(located(path, root))
+    train_without_ray(runs[0])
+    with pytest.raises(LtrayError, match="'scale' has other sizes with other classes"):
+        move_of(*runs)
+
+
+def test_what_a_transfer_does_not_read_may_have_been_removed(root: Path) -> None:
+    """Steps of dense runs are large: the last of a source's, and all of the target's."""
+    source = swept(root, "thin", **LOW, reset__epochs=[1], train__epochs=2)
+    target = swept(root, "thinner", **HIGH, **RESTART, train__epochs=2)
+    steps = sorted(source.folder.replicate(0).trajectory.parent.glob("step-*"))
+    for path in (steps[0], steps[-1], *target.folder.replicate(0).path.rglob("step-*")):
+        path.unlink()
+    found = moved(source, target)
+    assert {row["status"] for row in collect(found.run.folder).tickets.values()} == {"done"}
+    assert whole_trajectories(found.run).keys() == {0}
+    steps[1].unlink()
+    with pytest.raises(LtrayError, match=r"is not whole(.|\n)*python -m ltray\.dense"):
+        move_of(source, target)
+
+
+def test_another_run_of_the_same_name_is_not_taken_for_the_source(
+    root: Path, tmp_path: Path, source: Run, target: Run, move: Moved
+) -> None:
+    shutil.copytree(source.folder.path, tmp_path / source.folder.path.name)
+    copied = replace(source, folder=RunFolder(tmp_path / source.folder.path.name))
+    assert move_of(copied, target).run.folder == move.run.folder
+    with pytest.raises(LtrayError, match="is named twice"):
+        transfer_run([source, copied], target, Connection(), lambda _line: None, None)
+    last = sorted(copied.folder.replicate(0).trajectory.parent.glob("step-*"))[1]
+    snapshot = load_snapshot(last)
+    snapshot.model["fc1.weight"] += 1
+    save_snapshot(last, snapshot)
+    with pytest.raises(LtrayError, match="has tickets of another run that has this name"):
+        move_of(copied, target)
 
 
 def test_all_that_is_wrong_with_sources_is_said_before_anything_is_trained(

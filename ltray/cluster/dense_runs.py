@@ -58,11 +58,16 @@ def whole_trajectories(run: Run) -> dict[int, Trajectory]:
 
 
 def with_lost_masks(run: Run, rows: Rows) -> list[int]:
-    """Replicates in which the mask of a ticket that is done is not there any more."""
+    """Replicates in which a mask is not there that a sweep leaves: of tickets that are done.
+
+    In one shot those of all levels, also of such as a search has not looked at: others can use
+    them.
+    """
+    in_turn = run.experiment.prune.style == "iterative"
     needed: dict[int, set[str]] = {}
     for ticket in grid(run.experiment):
         row = rows.tickets.get(key(ticket))
-        if row is not None and row["status"] == "done":
+        if not in_turn or (row is not None and row["status"] == "done"):
             needed.setdefault(ticket.replicate, set()).add(ticket.mask)
     folders = {replicate: run.folder.replicate(replicate) for replicate in needed}
     return [

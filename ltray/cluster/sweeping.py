@@ -143,7 +143,7 @@ def sweep_run(run: Run, connection: Connection, say: Say, track: str | None = No
 
 
 def _can_mend(run: Run, rows: Rows, say: Say) -> bool:
-    """Whether masks of a finished sweep are gone and what they are made from is there.
+    """Whether masks of a finished sweep are missing and what they are made from is there.
 
     Dense runs are not trained again unasked: a person may have made room.
     """
@@ -151,10 +151,10 @@ def _can_mend(run: Run, rows: Rows, say: Say) -> bool:
         return False
     whole = len(whole_trajectories(run)) == run.experiment.replicates
     if whole:
-        say("masks are gone: they are made again, to the same bits")
+        say("masks are missing: they are made, always to the same bits")
     else:
         say(
-            "masks are gone, and steps of dense runs that they are made from: `python -m "
+            "masks are missing, and steps of dense runs that they are made from: `python -m "
             "ltray.dense` makes these again, and then this command the masks"
         )
     return whole

@@ -25,6 +25,7 @@ from ltray.errors import InvalidExperiment, LtrayError
 from ltray.files import is_there
 from ltray.lottery.mask_names import MaskOf, masks_of
 from ltray.lottery.tickets import TicketKey, cells_of, grid, key
+from ltray.lottery.trajectory import read_trajectory
 from ltray.lottery.transferring import transferred
 from ltray.patience import patiently
 from ltray.record import write_experiment
@@ -49,6 +50,7 @@ def transfer_run(
     gone = not is_there(target.data.manifest)  # the shards of a target that was swept before
     if gone and any(_left(move, collect(move.run.folder)) for move in moves):
         prepare_run(target, connection, say)
+    _check_dense_runs(target)
     with sole_driver(target) as lease:
         say = lease.also(say)
         for move in moves:
@@ -70,8 +72,9 @@ def _moves(sources: Sequence[Run], target: Run) -> list[Moved]:
     moves, problems = [], []
     for number, source in enumerate(sources):
         try:
-            if source.folder in (one.folder for one in sources[:number]):
-                found = f"{source.folder.path.name} is named twice"
+            name = source.folder.path.name
+            if name in (one.folder.path.name for one in sources[:number]):
+                found = f"{name} is named twice"
                 raise LtrayError("SOURCE", found, "transfer from each run once at a time")
             moves.append(move_of(source, target))
         except LtrayError as error:
@@ -87,18 +90,20 @@ def move_of(source: Run, target: Run) -> Moved:
     Raises:
         LtrayError: the two do not go together, or the source is not far enough.
     """
-    from ltray.training.transplant import check_fits
+    from ltray.training.transplant import check_fits, check_is_the_source_there
 
     if source.folder == target.folder:
         raise LtrayError("--to", f"{target.folder.path.name} is the source itself", "name another")
     _check_network(source, target)
     what = transferred(source.experiment, source.folder.path.name, target.experiment)
     replicates = range(target.experiment.replicates)
-    whole = whole_trajectories(source)
+    whole = whole_trajectories(replace(source, experiment=what.tickets))
     for replicate in replicates:
         if replicate not in whole:
             found = f"dense run {replicate} of {source.folder.path.name} is not whole"
-            raise LtrayError("SOURCE", found, "sweep it first")
+            begun = read_trajectory(source.folder.replicate(replicate)) is not None
+            mend = "give `python -m ltray.dense` for it" if begun else "sweep it first"
+            raise LtrayError("SOURCE", found, mend)
     check_fits(source, target)
     for replicate in replicates:
         folder = source.folder.replicate(replicate)
@@ -106,6 +111,7 @@ def move_of(source: Run, target: Run) -> Moved:
             if not is_there(folder.mask(mask.name)):
                 raise _no_mask(source, replicate, mask)
     inside = target.folder.transfer(source.folder.path.name)
+    check_is_the_source_there(source, inside, what)
     run = replace(target, folder=inside, experiment=what.tickets, criterion=None)
     return Moved(source, run, what)
 
@@ -133,6 +139,14 @@ def _check_network(source: Run, target: Run) -> None:
         if ours[0] == theirs[0]:
             found = f"{source.folder.path.name} trains a {ours[0]} of another file"
         raise LtrayError("--to", found, "write the same model.arch")
+
+
+def _check_dense_runs(target: Run) -> None:
+    """Of a target that was swept the steps may have been removed: what is compared with is read."""
+    for replicate in range(target.experiment.replicates):
+        if read_trajectory(target.folder.replicate(replicate)) is None:
+            found = f"dense run {replicate} of {target.folder.path.name} is not whole"
+            raise LtrayError("--to", found, "give `python -m ltray.dense` for it")
 
 
 def _network(run: Run) -> tuple[str, str]:
@@ -182,7 +196,8 @@ def _train(  # noqa: PLR0913, PLR0917 (what, where, and who is told)
 ) -> None:
     with launch.stage("transplant"):
         work = partial(_transplant, move, target)
-        list(CpuWork(cluster, say).on_each(work, list(whole_trajectories(target)), "transplant"))
+        every = range(target.experiment.replicates)
+        list(CpuWork(cluster, say).on_each(work, list(every), "transplant"))
     sweep = target.experiment.sweep
     resources = trial_resources(sweep, cluster, sweep.gpus_per_trial)
     slots = Slots(resources, cluster, launch.broken, say, series.packs)

@@ -9,7 +9,7 @@ from ltray.data.selection import chosen_classes
 from ltray.errors import LtrayError
 from ltray.experiment import replicate_seeds, step_of
 from ltray.files import is_there, sha256_of, write_whole
-from ltray.layout import ReplicateFolder
+from ltray.layout import ReplicateFolder, RunFolder
 from ltray.lottery.mask_names import masks_of
 from ltray.lottery.masks import Mask, load_mask, save_mask
 from ltray.lottery.snapshot import Snapshot, load_weights, save_snapshot
@@ -24,7 +24,8 @@ from ltray.training.start import untrained
 def check_fits(source: Run, target: Run) -> None:
     """Refuse a target on which the source's network has other shapes, but for its output layer.
 
-    The target's classes may not be known yet: its network is made for as many as the source has.
+    The target's classes may not be known yet: its network is made for as many as the source has,
+    and nothing but the output layer may have another shape with more of them.
 
     Raises:
         LtrayError: it does not fit.
@@ -37,8 +38,44 @@ def check_fits(source: Run, target: Run) -> None:
     assert data.crop_size is not None, "resolve() fills crop_size"
     arch = target.experiment.model.arch if own is None else f"{own.path}:{own.function}"
     classes = len(weights[record.output_layer])
-    network = build(arch, classes, data.channels, data.crop_size, seed=0)
-    with_new_head(weights, network.state_dict(), record.output_layer.rpartition(".")[0], source)
+    head = record.output_layer.rpartition(".")[0]
+    fresh, with_more = (
+        build(arch, classes + more, data.channels, data.crop_size, seed=0).state_dict()
+        for more in (0, 1)
+    )
+    with_new_head(weights, fresh, head, source)
+    if other := _others(fresh, with_more, head):
+        raise LtrayError(
+            "--to",
+            f"'{min(other)}' has other sizes with other classes, and of the network of "
+            f"{source.folder.path.name} only the output layer '{head}' is made anew",
+            "let the output layer be all of the network that depends on the classes",
+        )
+
+
+def check_is_the_source_there(source: Run, inside: RunFolder, what: Transferred) -> None:
+    """Refuse a folder of tickets that came from another run of the source's name.
+
+    Raises:
+        LtrayError: they have other weights or masks.
+    """
+    onto, there = inside.replicate(0), source.folder.replicate(0)
+    before = read_trajectory(onto)
+    if before is None:
+        return
+    head = before.output_layer.rpartition(".")[0]
+    last = step_of(max(what.tickets.reset.epochs), before.steps_per_epoch)
+    sparsest = masks_of(what.tickets)[-1].name
+    both = []
+    if before.has_step(onto, last):
+        both.append([load_weights(folder.step(last)) for folder in (onto, there)])
+    if is_there(onto.mask(sparsest)):
+        both.append([load_mask(folder.mask(sparsest)) for folder in (onto, there)])
+    for ours, theirs in both:
+        names = {name for name in ours if not name.startswith(f"{head}.")}
+        if not all(torch.equal(ours[name], theirs[name]) for name in names):
+            found = f"{inside.path} has tickets of another run that has this name"
+            raise LtrayError("SOURCE", found, "name that one, or give another --root")
 
 
 def transplant(
@@ -97,10 +134,7 @@ def with_new_head(
     Raises:
         LtrayError: another tensor has another shape, or there is another set of them.
     """
-    names = {name for name in fresh if not name.startswith(f"{head}.")}
-    other = names ^ {name for name in weights if not name.startswith(f"{head}.")}
-    other |= {name for name in names - other if weights[name].shape != fresh[name].shape}
-    if other:
+    if other := _others(weights, fresh, head):
         name = min(other)
         both = (weights, fresh)
         shapes = [list(state[name].shape) if name in state else "absent" for state in both]
@@ -112,7 +146,18 @@ def with_new_head(
             f"take the same network, and write data: {{image_size: {data.crop_size}, channels: "
             f"{data.channels}}} in the target's experiment",
         )
-    return {name: weights[name] if name in names else fresh[name] for name in fresh}
+    return {name: fresh[name] if name.startswith(f"{head}.") else weights[name] for name in fresh}
+
+
+def _others(
+    one: Mapping[str, torch.Tensor], other: Mapping[str, torch.Tensor], head: str
+) -> set[str]:
+    """The tensors beside an output layer that two states do not share, or in other shapes."""
+    ours, theirs = (
+        {name: value.shape for name, value in state.items() if not name.startswith(f"{head}.")}
+        for state in (one, other)
+    )
+    return {name for name in ours.keys() | theirs.keys() if ours.get(name) != theirs.get(name)}
 
 
 def _with_whole_head(mask: Mask, trajectory: Trajectory, fresh: Mapping[str, torch.Tensor]) -> Mask:
