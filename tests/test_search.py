@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+import pandas as pd
 from conftest import MakeRun, train_without_ray
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,7 +13,7 @@ from test_results import ticket_row
 
 from ltray.analysis.chosen import choose
 from ltray.analysis.grid import cells, counts_of, in_words, outside, skipped
-from ltray.analysis.results import Rows, collect
+from ltray.analysis.results import Results, Rows, collect
 from ltray.analysis.statistics import sparsest_matching
 from ltray.experiment import Experiment
 from ltray.files import read_json
@@ -240,9 +241,20 @@ def test_after_a_grid_of_fewer_replicates_a_search_is_still_a_search() -> None:
     left = [cell for cell in cells(rows, three) if cell.missing]
     assert {cell.missing for cell in left} == {3}, "what one replicate measured is left aside"
     assert len(left) == outside(rows, three) == len(LEVELS) - len(one.measured)
+    table = Results(three, pd.DataFrame(list(rows.tickets.values())), pd.DataFrame()).grid
+    assert set(table["sparsity"]) == set(one.measured)
     best = sparsest_matching(cells(rows, three), MARGIN)
     assert best is not None
     assert best.sparsity == 0.4, "the report's answer is the search's"
+
+
+def test_a_long_search_is_finished_by_replicates_that_came_later() -> None:
+    """A margin that was changed, or contradictions, make it measure half of the levels."""
+    looked_at = set(LEVELS[4:14])
+    one, three = (experiment_of(reset={"epochs": [0]}, replicates=count) for count in (1, 3))
+    row = {"status": "done", "replicate": 0, "val_top1": 0.9, "dense_val_top1": 0.9}
+    rows = {key(ticket): row for ticket in grid(one) if ticket.sparsity in looked_at}
+    assert {ticket.sparsity for ticket in wanted(three, rows)} == looked_at
 
 
 def test_each_ticket_is_trained_alone_so_that_a_kill_changes_no_pack() -> None:

@@ -26,6 +26,7 @@ from ltray.experiment import Experiment
 from ltray.files import at, is_there, names_below, read_all, write_whole
 from ltray.layout import ReplicateFolder, RunFolder
 from ltray.lottery.matching import within_margin
+from ltray.lottery.ready import left_aside
 from ltray.lottery.tickets import TicketKey, cells_of, key
 from ltray.lottery.trajectory import read_trajectory
 from ltray.record import recorded_experiment
@@ -77,10 +78,13 @@ class Results:
     def grid(self) -> "pd.DataFrame":
         """The tickets of the experiment's own grid, one for each cell and replicate.
 
-        Without controls, later retrainings, and what other grids, copies and criteria have left in
-        the same run.
+        Without controls, later retrainings, what other grids, copies and criteria have left in
+        the same run, and cells that a search does not go on with.
         """
-        asked = {key(ticket) for ticket in cells_of(self.experiment)}
+        rows = {(row["replicate"], row["ticket"]): row for row in self.tickets.to_dict("records")}
+        aside = left_aside(self.experiment, rows)
+        cells = cells_of(self.experiment)
+        asked = {key(one) for one in cells if (one.sparsity, one.reset_epoch) not in aside}
         keys = zip(self.tickets["replicate"], self.tickets["ticket"], strict=True)
         return self.tickets[[one in asked for one in keys]]
 

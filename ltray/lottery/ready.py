@@ -130,11 +130,11 @@ def _searched_at(
             begun.append(level)
     margin = experiment.report.margin
     at = found(known, margin)
-    # Of replicates that came later a search's own levels are finished first; those of a whole grid,
-    # which are more than a search is to train, only where it asks for them.
-    finished = len(known) + len(begun) <= most_levels(len(levels))
+    # Of replicates that came later a search's own levels are finished first. More than half of
+    # them are a grid's: these only where the search asks for them.
+    is_search = len(known) + len(begun) <= max(most_levels(len(levels)), len(levels) // 2)
     asked = [levels[number] for number in next_levels(len(levels), known, margin)]
-    to_come = begun if begun and finished else asked
+    to_come = begun if begun and is_search else asked
     return Searched(
         reset_epoch=point,
         measured=tuple(levels[number] for number in known),
