@@ -409,8 +409,19 @@ def test_a_network_that_knows_the_classes_elsewhere_is_refused(root: Path) -> No
         path = written(root / name, text, name=name, **{"reset__epochs": [0], **changes})
         runs.append(located(path, root))
     train_without_ray(runs[0])
-    with pytest.raises(LtrayError, match="'scale' has other sizes with other classes"):
+    with pytest.raises(LtrayError, match=r"'scale' is \[5\] there and \[4\] on the target"):
         move_of(*runs)
+
+
+def test_a_network_with_as_many_outputs_as_both_have_classes_is_taken(root: Path) -> None:
+    text = NETS.replace("image_size**2, classes", "image_size**2, 5")
+    others: dict[str, Any] = {"data__classes": [5, 6, 7, 8, 9], "reset__schedule": "restart"}
+    source, target = (
+        located(written(root / name, text, name=name, **{"reset__epochs": [0], **changes}), root)
+        for name, changes in (("first", LOW), ("second", others))
+    )
+    train_without_ray(source)
+    assert move_of(source, target).source is source
 
 
 def test_what_a_transfer_does_not_read_may_have_been_removed(root: Path) -> None:

@@ -46,10 +46,11 @@ def transfer_run(
         StageFailed: a stage could not do its work.
     """
     moves = _moves(sources, target)
-    failed = sweep_run(target, connection, say, track)
-    gone = not is_there(target.data.manifest)  # the shards of a target that was swept before
-    if gone and any(_left(move, collect(move.run.folder)) for move in moves):
+    left = any(_left(move, collect(move.run.folder)) for move in moves)
+    if left and not is_there(target.data.manifest):
         prepare_run(target, connection, say)
+        moves = _moves(sources, target)  # by now it is known how many classes there are
+    failed = sweep_run(target, connection, say, track)
     _check_dense_runs(target)
     with sole_driver(target) as lease:
         say = lease.also(say)

@@ -24,8 +24,8 @@ from ltray.training.start import untrained
 def check_fits(source: Run, target: Run) -> None:
     """Refuse a target on which the source's network has other shapes, but for its output layer.
 
-    The target's classes may not be known yet: its network is made for as many as the source has,
-    and nothing but the output layer may have another shape with more of them.
+    How many classes the target has may not be known before its shards are there: then its network
+    is made for as many as the source has.
 
     Raises:
         LtrayError: it does not fit.
@@ -38,19 +38,10 @@ def check_fits(source: Run, target: Run) -> None:
     assert data.crop_size is not None, "resolve() fills crop_size"
     arch = target.experiment.model.arch if own is None else f"{own.path}:{own.function}"
     classes = len(weights[record.output_layer])
-    head = record.output_layer.rpartition(".")[0]
-    fresh, with_more = (
-        build(arch, classes + more, data.channels, data.crop_size, seed=0).state_dict()
-        for more in (0, 1)
-    )
-    with_new_head(weights, fresh, head, source)
-    if other := _others(fresh, with_more, head):
-        raise LtrayError(
-            "--to",
-            f"'{min(other)}' has other sizes with other classes, and of the network of "
-            f"{source.folder.path.name} only the output layer '{head}' is made anew",
-            "let the output layer be all of the network that depends on the classes",
-        )
+    if is_there(target.data.manifest):
+        classes = len(_classes(target))
+    network = build(arch, classes, data.channels, data.crop_size, seed=0)
+    with_new_head(weights, network.state_dict(), record.output_layer.rpartition(".")[0], source)
 
 
 def check_is_the_source_there(source: Run, inside: RunFolder, what: Transferred) -> None:
@@ -134,7 +125,10 @@ def with_new_head(
     Raises:
         LtrayError: another tensor has another shape, or there is another set of them.
     """
-    if other := _others(weights, fresh, head):
+    names = {name for name in fresh if not name.startswith(f"{head}.")}
+    other = names ^ {name for name in weights if not name.startswith(f"{head}.")}
+    other |= {name for name in names - other if weights[name].shape != fresh[name].shape}
+    if other:
         name = min(other)
         both = (weights, fresh)
         shapes = [list(state[name].shape) if name in state else "absent" for state in both]
@@ -144,20 +138,10 @@ def with_new_head(
             f"the network of {source.folder.path.name} does not fit: '{name}' is {shapes[0]} there "
             f"and {shapes[1]} on the target",
             f"take the same network, and write data: {{image_size: {data.crop_size}, channels: "
-            f"{data.channels}}} in the target's experiment",
+            f"{data.channels}}} in the target's experiment; what depends on the classes must be in "
+            f"its output layer, '{head}'",
         )
-    return {name: fresh[name] if name.startswith(f"{head}.") else weights[name] for name in fresh}
-
-
-def _others(
-    one: Mapping[str, torch.Tensor], other: Mapping[str, torch.Tensor], head: str
-) -> set[str]:
-    """The tensors beside an output layer that two states do not share, or in other shapes."""
-    ours, theirs = (
-        {name: value.shape for name, value in state.items() if not name.startswith(f"{head}.")}
-        for state in (one, other)
-    )
-    return {name for name in ours.keys() | theirs.keys() if ours.get(name) != theirs.get(name)}
+    return {name: weights[name] if name in names else fresh[name] for name in fresh}
 
 
 def _with_whole_head(mask: Mask, trajectory: Trajectory, fresh: Mapping[str, torch.Tensor]) -> Mask:
@@ -169,9 +153,13 @@ def _with_whole_head(mask: Mask, trajectory: Trajectory, fresh: Mapping[str, tor
 
 def _fresh(target: Run, replicate: int) -> Tensors:
     """The target's untrained network of a replicate."""
-    classes = chosen_classes(target.experiment.data, len(read_manifest(target.data).class_names))
     seed, _ = replicate_seeds(target.experiment, replicate)
-    return dict(untrained(target, len(classes), seed, torch.device("cpu")).state_dict())
+    classes = len(_classes(target))
+    return dict(untrained(target, classes, seed, torch.device("cpu")).state_dict())
+
+
+def _classes(target: Run) -> list[int]:
+    return chosen_classes(target.experiment.data, len(read_manifest(target.data).class_names))
 
 
 def _trajectory(run: Run, replicate: int) -> Trajectory:
