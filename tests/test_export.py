@@ -273,6 +273,10 @@ def test_damaged_weights_are_not_exported(make_run: MakeRun, tmp_path: Path) -> 
         gone.unlink()
         with pytest.raises(StageFailed, match=rf"{gone.name}: is missing\n.*{mend}"):
             exported(run, tmp_path / "t", name)
+    prune = run.experiment.prune.model_copy(update={"sparsities": (0.7,)})
+    changed = replace(run, experiment=run.experiment.model_copy(update={"prune": prune}))
+    with pytest.raises(StageFailed, match=f"put {name} back into the experiment"):
+        exported(changed, tmp_path / "t", name)
     assert not (tmp_path / "t").exists()
 
 
@@ -292,20 +296,6 @@ def test_a_ticket_of_an_earlier_grid_goes_without_a_recipe_of_masks(
     assert ["All else is in the recipe." in card for card in cards] == [True, False]
     assert "fc1.weight" not in cards[1]
     assert "asks for other tickets by now" in cards[1]
-
-
-@pytest.mark.parametrize(
-    ("folder", "mend"), [("trajectory", r"python -m ltray\.dense"), ("masks", "sweep again")]
-)
-def test_a_file_that_is_missing_is_named_with_what_brings_it_back(
-    make_run: MakeRun, tmp_path: Path, folder: str, mend: str
-) -> None:
-    run = make_run(prune__sparsities=[0.5], reset__epochs=[0])
-    train_without_ray(run)
-    path = min((run.folder.replicate(0).path / folder).glob("*-0*.safetensors"))
-    path.unlink()
-    with pytest.raises(StageFailed, match=rf"{path.name}: is missing(.|\n)*{mend}"):
-        exported(run, tmp_path / "t", next(iter(collect(run.folder).tickets))[1])
 
 
 def test_a_file_that_is_missing_in_a_store_is_named() -> None:

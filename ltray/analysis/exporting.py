@@ -140,6 +140,7 @@ class _Export:
         self.hashes: dict[str, str] = {}
         self.bytes = 0
         self.ticket = _ticket_of(chosen.row)
+        self.is_asked_for = self.ticket.name in {one.name for one in grid(run.experiment)}
         self.replicate = run.folder.replicate(self.ticket.replicate)
         self.manifest: Manifest = read_manifest(run.data)
         trajectory = read_trajectory(self.replicate)
@@ -154,7 +155,7 @@ class _Export:
             start = first_weights(self.run, self.ticket, self.trajectory, len(self.classes))
         except FileNotFoundError as error:
             missing = str(error.filename)
-            raise StageFailed(missing, "is missing", _mend(missing)) from None
+            raise StageFailed(missing, "is missing", self._mend(missing)) from None
         trained, _ = read_tensors(self._checked(self.replicate.ticket(self.ticket.name).weights))
         masked = {name: _masked(value, mask.get(name)) for name, value in start.items()}
         self._write(MASK, save(mask))
@@ -210,7 +211,7 @@ class _Export:
         described = experiment.model_dump(mode="json")
         described["data"].pop("path")  # of this machine
         described["model"]["arch"] = arch
-        if self.ticket.name not in {one.name for one in grid(experiment)}:
+        if not self.is_asked_for:
             # The experiment has been changed since: these would tell of other tickets.
             for section in ("prune", "reset", "controls"):
                 del described[section]
@@ -252,8 +253,25 @@ class _Export:
         if not is_there(path) or sha256_of(path) != read_json(folder.done)["sha256"][path.name]:
             found = "has changed since it was trained" if is_there(path) else "is missing"
             mend = f"remove {folder.path} and sweep again: it is trained anew, to the same bits"
-            raise StageFailed(str(path), found, mend)
+            raise StageFailed(str(path), found, self._once_asked_for(mend))
         return path
+
+    def _mend(self, missing: str) -> str:
+        """How a file of the run that is missing comes back, to the same bits."""
+        match PurePath(missing).parent.name:
+            case "masks":
+                mend = "sweep again: it is made anew"
+            case "trajectory":
+                mend = "give `python -m ltray.dense`: it is made anew"
+            case _:
+                mend = "delete the folder that it was in, and sweep again: it is trained anew"
+        return self._once_asked_for(mend)
+
+    def _once_asked_for(self, mend: str) -> str:
+        """What to do, before which a ticket of an earlier grid must be asked for again."""
+        if self.is_asked_for:
+            return mend
+        return f"put {self.ticket.name} back into the experiment, which has been changed; {mend}"
 
     def _write(self, name: str, content: bytes) -> None:
         write_whole(self.folder / name, content)
@@ -265,16 +283,6 @@ def loading_code() -> str:
     """load_ticket.py of an exported folder."""
     preface = '"""Loads the ticket in this folder, and keeps it sparse. Of ltray, Apache-2.0."""'
     return standalone("ltray.lottery.exported", LOADERS, preface)
-
-
-def _mend(missing: str) -> str:
-    """How a file of the run that is missing comes back, to the same bits."""
-    match PurePath(missing).parent.name:
-        case "masks":
-            return "sweep again: it is made anew"
-        case "trajectory":
-            return "give `python -m ltray.dense`: it is made anew"
-    return "delete the folder that it was in, and sweep again: it is trained anew"
 
 
 def _ticket_of(row: Row) -> Ticket:
