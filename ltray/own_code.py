@@ -11,6 +11,7 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -200,10 +201,21 @@ def _check_import(code: OwnCode, line: int, imported: str) -> None:
     name = imported.partition(".")[0]
     if name == "ltray":
         return  # which every worker has; this may be a clone of it
-    beside = [code.path.parent / f"{name}.py", code.path.parent / name / "__init__.py"]
-    if not name or any(path.is_file() for path in beside):
+    folder = code.path.parent
+    beside = [folder / f"{name}.py", folder / name / "__init__.py"]
+    if not name or any(path.is_file() for path in beside) or _is_namespace(folder, name):
         found = f"{code.path}, line {line}: imports {imported}, which lies beside it"
         raise LtrayError(code.key, found, ONE_FILE)
+
+
+def _is_namespace(folder: Path, name: str) -> bool:
+    """Whether Python would take a folder without `__init__.py` for the package that is imported."""
+    if not (folder / name).is_dir():
+        return False
+    installed = find_spec(name)
+    if installed is not None and installed.origin is not None:
+        return False  # a package proper goes before
+    return next((folder / name).rglob("*.py"), None) is not None
 
 
 @cache

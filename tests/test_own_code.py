@@ -64,6 +64,7 @@ def test_a_folder_in_place_of_a_file_is_said(tmp_path: Path) -> None:
         ("from .blocks import x\n" + GOOD, "line 1: imports .blocks, which lies beside it"),
         ("def mine(size):\n    import blocks.deep\n", "line 2: imports blocks.deep, which lies"),
         ("from package import x\n" + GOOD, "imports package, which lies beside it"),
+        ("import bare.deep.part\n" + GOOD, "imports bare.deep.part, which lies beside it"),
     ],
 )
 def test_what_cannot_work_is_said_without_running_the_file(
@@ -72,6 +73,8 @@ def test_what_cannot_work_is_said_without_running_the_file(
     (tmp_path / "blocks.py").touch()
     (tmp_path / "package").mkdir()
     (tmp_path / "package/__init__.py").touch()
+    (tmp_path / "bare/deep").mkdir(parents=True)
+    (tmp_path / "bare/deep/part.py").touch()
     text += "raise SystemExit('it was run')\n"
     with pytest.raises(LtrayError) as caught:
         code_of(tmp_path, text)
@@ -91,8 +94,10 @@ def test_a_function_that_can_be_called_with_the_keywords_is_taken(
     assert found.get("size", found.get("rest")) in (7, {"size": 7})
 
 
-def test_a_folder_of_logs_with_the_name_of_a_library_is_no_neighbour(tmp_path: Path) -> None:
+def test_a_folder_with_the_name_of_a_library_is_no_neighbour(tmp_path: Path) -> None:
+    """Python takes the library, whatever is in the folder."""
     (tmp_path / "json").mkdir()
+    (tmp_path / "json/convert.py").touch()
     assert load(code_of(tmp_path, "import json\n" + GOOD))(size=1) == 2
 
 
