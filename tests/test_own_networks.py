@@ -1,7 +1,8 @@
 """A person's own network, from an experiment file to the tickets, without Ray."""
 
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -10,6 +11,10 @@ from conftest import MakeRun, located
 from own_network import NETS, written
 from safetensors.torch import load_file
 
+from ltray.analysis.results import collect
+from ltray.cluster.ahead import say_ahead
+from ltray.cluster.launches import Launch
+from ltray.cluster.resources import Cluster
 from ltray.errors import InvalidExperiment, LtrayError
 from ltray.files import read_json
 from ltray.locate import locate
@@ -196,6 +201,18 @@ def test_the_example_of_the_readme_works_with_fused_too(tmp_path: Path) -> None:
     check_covers("fused", built(tmp_path, example.partition("```")[0]))
 
 
+def test_what_is_ahead_is_told_of_the_classes_that_were_chosen(tmp_path: Path) -> None:
+    """A network with as many outputs as that, and none for the source's other classes."""
+    text = NETS.replace("image_size**2, classes", "image_size**2, 5")
+    run = located(written(tmp_path, text, data__classes=[0, 1, 2, 3, 4]), tmp_path / "root")
+    trained(run)
+    lines: list[str] = []
+    launch = cast("Launch", SimpleNamespace(plan=lambda *_: None))
+    here = Cluster(nodes=((2, 0),), gpu_names=(), dashboard="", joined=False)
+    say_ahead(run, launch, collect(run.folder), here, lines.append)
+    assert lines[0].startswith("plan: ")
+
+
 def test_weights_are_a_function_of_the_seed(tmp_path: Path) -> None:
     one, same, other = (built(tmp_path, NETS, seed).state_dict() for seed in (1, 1, 2))
     assert all(torch.equal(value, same[name]) for name, value in one.items())
@@ -285,6 +302,14 @@ FAULTS = {
     "a layer that is never used": (
         changed("network.idle = nn.Linear(3, 3)", "return network"),
         "has layers that are never trained: idle.weight",
+    ),
+    "a shape that is not known": (
+        changed("network.fc = nn.LazyLinear(10)", "return network"),
+        "has 'fc.weight', whose shape is not known yet",
+    ),
+    "a weight by weight_norm": (
+        changed("network.fc = nn.utils.parametrizations.weight_norm(network.fc)", "return network"),
+        "has weights that are computed from others: fc.weight",
     ),
     "nothing to prune": (
         forward("return images.mean((1, 2, 3))[:, None] * self.scale")

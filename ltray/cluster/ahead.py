@@ -16,7 +16,7 @@ from ltray.analysis.wording import quantity
 from ltray.cluster.launches import Launch
 from ltray.cluster.resources import Cluster, trial_resources
 from ltray.data.manifest import read_manifest
-from ltray.data.selection import image_counts
+from ltray.data.selection import chosen_classes, image_counts
 from ltray.experiment import Experiment, as_written, steps_per_epoch
 from ltray.files import is_there
 from ltray.run import Run
@@ -48,7 +48,8 @@ def say_ahead(run: Run, launch: Launch, rows: Rows, cluster: Cluster, say: Say) 
         manifest = read_manifest(run.data)
         images = image_counts(manifest, experiment.data)
         if resources["gpu"] == 0:
-            model = untrained(run, len(manifest.class_names), 0, torch.device("cpu"))
+            classes = chosen_classes(experiment.data, len(manifest.class_names))
+            model = untrained(run, len(classes), 0, torch.device("cpu"))
             kept_alone = may_be_csr(sweep.backend, model)
     found = ahead(experiment, rows, images, workers, kept_alone=kept_alone)
     say(found.text)

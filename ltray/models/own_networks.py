@@ -9,9 +9,10 @@ from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from ltray.errors import LtrayError
-from ltray.models.prunable import prunable
+from ltray.models.prunable import computed_weights, prunable
 from ltray.models.seeding import random_numbers_of
 from ltray.own_code import OwnCode, its_error, load
 
@@ -85,6 +86,9 @@ def _check_state(code: OwnCode, network: nn.Module, again: nn.Module) -> None:
 
 def _check_parameter(code: OwnCode, name: str, parameter: nn.Parameter) -> None:
     """torch's one-kernel optimizers take a parameter's memory as it lies, and miss gaps in it."""
+    if is_lazy(parameter):
+        mend = "give its layer the size of what comes in, or let an image through in the function"
+        raise _wrong(code, f"has '{name}', whose shape is not known yet", mend)
     if parameter.dtype not in (torch.float32, torch.float64):
         mend = "leave weights in float32; train.precision: bfloat16 computes with them in bfloat16"
         raise _wrong(code, f"has '{name}' in {str(parameter.dtype)[6:]}", mend)
@@ -133,7 +137,14 @@ def _tried(code: OwnCode, network: nn.Module, images: Tensor, classes: int) -> T
 
 
 def _check_prunable(code: OwnCode, network: nn.Module) -> None:
-    """A weight without a gradient would be counted as prunable, and never be trained."""
+    """A weight without a gradient would be counted as prunable, and never be trained.
+
+    One that is computed from others would not be counted, and be left out of every sparsity.
+    """
+    if computed := computed_weights(network):
+        mend = "give these layers no norm and no parametrization of torch.nn.utils"
+        problem = f"has weights that are computed from others: {', '.join(computed)}"
+        raise _wrong(code, problem, mend)
     names = prunable(network)
     if not names:
         raise _wrong(code, "has no convolution and no linear layer, so nothing to prune")

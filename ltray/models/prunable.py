@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
 from ltray.errors import LtrayError, did_you_mean
@@ -42,6 +42,20 @@ def prunable(model: nn.Module, keep_dense: Sequence[str] = ()) -> tuple[str, ...
         )
     # sorted() goes by code points, which is the order of UTF-8 bytes too.
     return tuple(sorted(first_names.values()))
+
+
+def computed_weights(model: nn.Module) -> list[str]:
+    """The weights of such layers that are no parameters, but made of others: by weight_norm, say.
+
+    No mask could be laid on them.
+    """
+    return [
+        f"{path}.{name}" if path else name
+        for path, module in model.named_modules()
+        for name in _weight_names(module)
+        if isinstance(weight := getattr(module, name), Tensor)
+        and not isinstance(weight, nn.Parameter)
+    ]
 
 
 def output_layer(model: nn.Module) -> str:
