@@ -191,15 +191,23 @@ def _by_content(experiment: Experiment, network: OwnCode | None) -> Experiment:
 
 
 def _fitting(experiment: Experiment, own: _Own, root: Path) -> list[Run]:
-    """The experiment as each run under the root whose dense run it would share."""
-    found = []
-    for path in sorted(root.glob(f"{experiment.name}-*/experiment.yaml")):
-        run = _read_run(RunFolder(path.parent))
-        if run.experiment.name != experiment.name:
+    """The experiment as each run under the root whose dense run it would share.
+
+    Raises:
+        LtrayError: there is none, and what is wrong with one of its name.
+    """
+    found, faults = [], []
+    for path in sorted(root.glob(f"{experiment.name}-{'[0-9a-f]' * 8}/experiment.yaml")):
+        try:
+            run = _read_run(RunFolder(path.parent))
+        except LtrayError as fault:
+            faults.append(fault)
             continue
         candidate = _run(experiment, own, _facts(run.experiment, run.fingerprint), root)
         if candidate.folder == run.folder:
             found.append(candidate)
+    if faults and not found:
+        raise faults[0]
     return found
 
 

@@ -1,5 +1,6 @@
 """From an experiment file to its run, where the source is absent."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,20 @@ def test_of_a_source_that_is_absent_the_one_run_that_fits_is_found(experiment_fi
     experiment, run = experiment_and_run(experiment_file, root, said.append)
     assert run is not None
     assert (run.folder, experiment.data.image_size, said) == (made.folder, 6, [])
+
+
+def test_folders_of_its_name_that_are_other_runs_are_passed_by(experiment_file: Path) -> None:
+    made = begun(experiment_file, 1)
+    root = made.folder.path.parent
+    shutil.copytree(made.folder.path, root / f"{made.folder.path.name}-backup")
+    (root / "some-00000000").mkdir()
+    (root / "some-00000000/experiment.yaml").write_text("what: is this\n")
+    _, run = experiment_and_run(experiment_file, root, print)
+    assert run is not None
+    assert run.folder == made.folder
+    shutil.rmtree(made.folder.path)
+    with pytest.raises(LtrayError, match="some-00000000"):
+        locate_experiment(read_experiment(experiment_file), root)
 
 
 def test_two_runs_that_fit_are_an_error_that_names_both(experiment_file: Path) -> None:
