@@ -144,6 +144,13 @@ def test_controls_are_trained_of_what_was_found_alone() -> None:
     experiment = experiment_of(controls=["shuffled_mask", "random_init"])
     rows = walked(experiment, {0: 0.4, 1: 0.68})
     controls = [ticket for ticket in wanted(experiment, rows) if ticket.control != "none"]
+    done = Rows()
+    for ticket in wanted(experiment, rows):
+        done.put(ticket_row(ticket), [])
+    drawn = [cell for cell in cells(done, experiment, "random_init") if not cell.missing]
+    assert {(cell.sparsity, cell.reset_epoch) for cell in drawn} == {
+        (level, point) for level in (0.4, 0.68) for point in (0, 1)
+    }, "one stands beside all reset points"
     assert {(one.control, one.sparsity) for one in controls} == {
         ("shuffled_mask", 0.4),
         ("shuffled_mask", 0.68),

@@ -113,7 +113,7 @@ def cells(rows: Rows, experiment: Experiment, control: str = "none") -> list[Cel
         first = control_of(cell, control)
         place = places.setdefault((cell.sparsity, cell.reset_epoch), [])
         every = (retraining_of(first, number) for number in range(times))
-        unasked = (cell.sparsity, cell.reset_epoch) in aside
+        unasked = control != "random_init" and (cell.sparsity, cell.reset_epoch) in aside
         place += [None if unasked else rows.tickets.get(key(one)) for one in every]
     return [_cell(*place, found) for place, found in places.items()]
 
