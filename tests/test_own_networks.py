@@ -21,6 +21,7 @@ from ltray.locate import locate
 from ltray.lottery.ready import ready
 from ltray.lottery.tickets import grid
 from ltray.models.networks import build
+from ltray.models.prunable import prunable
 from ltray.record import write_experiment
 from ltray.run import Run
 from ltray.training.backends.choice import check_covers
@@ -201,6 +202,16 @@ def test_the_example_of_the_readme_works_with_fused_too(tmp_path: Path) -> None:
     check_covers("fused", built(tmp_path, example.partition("```")[0]))
 
 
+def test_a_fixed_filter_is_left_out_of_pruning(tmp_path: Path) -> None:
+    text = changed(
+        "kernel = network.conv.weight.detach().clone()",
+        "del network.conv.weight",
+        "network.conv.register_buffer('weight', kernel)",
+        "return network",
+    )
+    assert prunable(built(tmp_path, text)) == ("fc.weight",)
+
+
 def test_what_is_ahead_is_told_of_the_classes_that_were_chosen(tmp_path: Path) -> None:
     """A network with as many outputs as that, and none for the source's other classes."""
     text = NETS.replace("image_size**2, classes", "image_size**2, 5")
@@ -306,6 +317,10 @@ FAULTS = {
     "a shape that is not known": (
         changed("network.fc = nn.LazyLinear(10)", "return network"),
         "has 'fc.weight', whose shape is not known yet",
+    ),
+    "statistics of a shape that is not known": (
+        changed("network.bn = nn.LazyBatchNorm2d(affine=False)", "return network"),
+        "has 'bn.running_mean', whose shape is not known yet",
     ),
     "a weight by weight_norm": (
         changed("network.fc = nn.utils.parametrizations.weight_norm(network.fc)", "return network"),

@@ -71,6 +71,9 @@ def _check_state(code: OwnCode, network: nn.Module, again: nn.Module) -> None:
     for name, tensor in state.items():
         if not isinstance(tensor, Tensor):
             raise _wrong(code, f"keeps '{name}' in its state, which is no tensor")
+        if is_lazy(tensor):
+            mend = "give its layer the size of what comes in, or let an image through in it"
+            raise _wrong(code, f"has '{name}', whose shape is not known yet", mend)
     for name, parameter in network.named_parameters():
         _check_parameter(code, name, parameter)
     for one, next_one in _overlapping(state):
@@ -86,9 +89,6 @@ def _check_state(code: OwnCode, network: nn.Module, again: nn.Module) -> None:
 
 def _check_parameter(code: OwnCode, name: str, parameter: nn.Parameter) -> None:
     """torch's one-kernel optimizers take a parameter's memory as it lies, and miss gaps in it."""
-    if is_lazy(parameter):
-        mend = "give its layer the size of what comes in, or let an image through in the function"
-        raise _wrong(code, f"has '{name}', whose shape is not known yet", mend)
     if parameter.dtype not in (torch.float32, torch.float64):
         mend = "leave weights in float32; train.precision: bfloat16 computes with them in bfloat16"
         raise _wrong(code, f"has '{name}' in {str(parameter.dtype)[6:]}", mend)

@@ -53,8 +53,9 @@ def computed_weights(model: nn.Module) -> list[str]:
         f"{path}.{name}" if path else name
         for path, module in model.named_modules()
         for name in _weight_names(module)
-        if isinstance(weight := getattr(module, name), Tensor)
-        and not isinstance(weight, nn.Parameter)
+        if isinstance(getattr(module, name), Tensor)
+        and name not in module._parameters
+        and name not in module._buffers  # a fixed filter
     ]
 
 
