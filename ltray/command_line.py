@@ -4,10 +4,10 @@ import argparse
 import errno
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from threading import Timer
 from typing import TYPE_CHECKING
 
 from ltray.errors import LtrayError
@@ -127,14 +127,18 @@ def exit_with(
 
 
 def _leave_soon(status: int) -> None:
-    """Bound how long the interpreter takes to end.
+    """Bound how long the interpreter takes to end; where it goes on, in IPython say, do nothing.
 
     Ctrl-C may come amid a library's code: tensorboardX, interrupted while it writes, sometimes
     waits at the end, for ever, for a thread of its own that has not got the word to stop.
     """
-    leave = Timer(EXIT_SECONDS, os._exit, (status,))
-    leave.daemon = True
-    leave.start()
+
+    def leave() -> None:
+        threading.main_thread().join()  # which ends when the interpreter begins to
+        time.sleep(EXIT_SECONDS)
+        os._exit(status)
+
+    threading.Thread(target=leave, daemon=True).start()
 
 
 def timed_lines() -> Callable[[str], None]:
