@@ -275,7 +275,7 @@ def test_damaged_weights_are_not_exported(make_run: MakeRun, tmp_path: Path) -> 
             exported(run, tmp_path / "t", name)
     prune = run.experiment.prune.model_copy(update={"sparsities": (0.7,)})
     changed = replace(run, experiment=run.experiment.model_copy(update={"prune": prune}))
-    with pytest.raises(StageFailed, match=f"put {name} back into the experiment"):
+    with pytest.raises(StageFailed, match=f"ask for {name} of replicate 0 again"):
         exported(changed, tmp_path / "t", name)
     assert not (tmp_path / "t").exists()
 

@@ -13,6 +13,7 @@ from ltray.analysis import wording
 from ltray.analysis.chosen import Chosen
 from ltray.analysis.columns import Row
 from ltray.analysis.onnx import onnx_of
+from ltray.analysis.results import collect
 from ltray.analysis.ticket_card import ticket_card
 from ltray.data.batches import normalisation
 from ltray.data.manifest import Manifest, read_manifest
@@ -37,8 +38,9 @@ from ltray.lottery.exported import (
     load_described,
     read_about,
 )
+from ltray.lottery.ready import wanted
 from ltray.lottery.standalone import standalone
-from ltray.lottery.tickets import Ticket, grid
+from ltray.lottery.tickets import Ticket, grid, key
 from ltray.lottery.trajectory import read_trajectory
 from ltray.own_code import load
 from ltray.run import Run
@@ -140,7 +142,6 @@ class _Export:
         self.hashes: dict[str, str] = {}
         self.bytes = 0
         self.ticket = _ticket_of(chosen.row)
-        self.is_asked_for = self.ticket.name in {one.name for one in grid(run.experiment)}
         self.replicate = run.folder.replicate(self.ticket.replicate)
         self.manifest: Manifest = read_manifest(run.data)
         trajectory = read_trajectory(self.replicate)
@@ -211,7 +212,7 @@ class _Export:
         described = experiment.model_dump(mode="json")
         described["data"].pop("path")  # of this machine
         described["model"]["arch"] = arch
-        if not self.is_asked_for:
+        if self.ticket.name not in {one.name for one in grid(experiment)}:
             # The experiment has been changed since: these would tell of other tickets.
             for section in ("prune", "reset", "controls"):
                 del described[section]
@@ -268,10 +269,12 @@ class _Export:
         return self._once_asked_for(mend)
 
     def _once_asked_for(self, mend: str) -> str:
-        """What to do, before which a ticket of an earlier grid must be asked for again."""
-        if self.is_asked_for:
+        """What to do, before which a sweep must ask for the ticket again where it does not."""
+        rows = collect(self.run.folder).tickets
+        if key(self.ticket) in map(key, wanted(self.run.experiment, rows)):
             return mend
-        return f"put {self.ticket.name} back into the experiment, which has been changed; {mend}"
+        which = f"{self.ticket.name} of replicate {self.ticket.replicate}"
+        return f"have the experiment ask for {which} again, in a grid; then {mend}"
 
     def _write(self, name: str, content: bytes) -> None:
         write_whole(self.folder / name, content)
