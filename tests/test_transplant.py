@@ -36,7 +36,7 @@ from ltray.experiment_file import read_experiment
 from ltray.layout import DataFolder, RunFolder
 from ltray.locate import locate, locate_experiment
 from ltray.lottery.mask_names import masks_of
-from ltray.lottery.masks import load_mask
+from ltray.lottery.masks import load_mask, save_mask
 from ltray.lottery.ready import ready
 from ltray.lottery.snapshot import load_snapshot, load_weights, save_snapshot
 from ltray.lottery.trajectory import read_trajectory
@@ -447,11 +447,19 @@ def test_another_run_of_the_same_name_is_not_taken_for_the_source(
     assert move_of(copied, target).run.folder == move.run.folder
     with pytest.raises(LtrayError, match="is named twice"):
         transfer_run([source, copied], target, Connection(), lambda _line: None, None)
-    last = sorted(copied.folder.replicate(0).trajectory.parent.glob("step-*"))[1]
+    again = "has tickets of another run that has this name"
+    of_copy = copied.folder.replicate(0)
+    last = sorted(of_copy.trajectory.parent.glob("step-*"))[1]
+    before = last.read_bytes()
     snapshot = load_snapshot(last)
     snapshot.model["fc1.weight"] += 1
     save_snapshot(last, snapshot)
-    with pytest.raises(LtrayError, match="has tickets of another run that has this name"):
+    with pytest.raises(LtrayError, match=again):
+        move_of(copied, target)
+    last.write_bytes(before)
+    sparsest = of_copy.mask(masks_of(move.what.tickets)[-1].name)
+    save_mask(sparsest, {name: ~part for name, part in load_mask(sparsest).items()})
+    with pytest.raises(LtrayError, match=again):
         move_of(copied, target)
 
 

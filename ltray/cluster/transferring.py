@@ -21,6 +21,7 @@ from ltray.cluster.session import Connection
 from ltray.cluster.slots import Slots
 from ltray.cluster.sweeping import prepare_run, sweep_run
 from ltray.cluster.tasks import CpuWork
+from ltray.cluster.tracking import check_tracker
 from ltray.errors import InvalidExperiment, LtrayError
 from ltray.files import is_there
 from ltray.lottery.mask_names import MaskOf, masks_of
@@ -45,6 +46,7 @@ def transfer_run(
         LtrayError: a person's mistake: nothing has been trained then.
         StageFailed: a stage could not do its work.
     """
+    check_tracker(track)
     moves = _moves(sources, target)
     left = any(_left(move, collect(move.run.folder)) for move in moves)
     if left and not is_there(target.data.manifest):

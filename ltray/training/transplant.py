@@ -50,23 +50,25 @@ def check_is_the_source_there(source: Run, inside: RunFolder, what: Transferred)
     Raises:
         LtrayError: they have other weights or masks.
     """
-    onto, there = inside.replicate(0), source.folder.replicate(0)
-    before = read_trajectory(onto)
-    if before is None:
-        return
-    head = before.output_layer.rpartition(".")[0]
-    last = step_of(max(what.tickets.reset.epochs), before.steps_per_epoch)
-    sparsest = masks_of(what.tickets)[-1].name
-    both = []
-    if before.has_step(onto, last):
-        both.append([load_weights(folder.step(last)) for folder in (onto, there)])
-    if is_there(onto.mask(sparsest)):
-        both.append([load_mask(folder.mask(sparsest)) for folder in (onto, there)])
-    for ours, theirs in both:
-        names = {name for name in ours if not name.startswith(f"{head}.")}
-        if not all(torch.equal(ours[name], theirs[name]) for name in names):
-            found = f"{inside.path} has tickets of another run that has this name"
-            raise LtrayError("SOURCE", found, "name that one, or give another --root")
+    for replicate in range(what.tickets.replicates):
+        onto, there = inside.replicate(replicate), source.folder.replicate(replicate)
+        before = read_trajectory(onto)
+        if before is None:
+            continue
+        points = sorted(what.tickets.reset.epochs)
+        steps = [step_of(point, before.steps_per_epoch) for point in points]
+        steps = [step for step in steps if before.has_step(onto, step)]
+        masks = [one.name for one in masks_of(what.tickets) if is_there(onto.mask(one.name))]
+        both = [
+            *((load_weights(onto.step(one)), load_weights(there.step(one))) for one in steps[-1:]),
+            *((load_mask(onto.mask(one)), load_mask(there.mask(one))) for one in masks[-1:]),
+        ]
+        head = before.output_layer.rpartition(".")[0]
+        for ours, theirs in both:
+            names = {name for name in ours if not name.startswith(f"{head}.")}
+            if not all(torch.equal(ours[name], theirs[name]) for name in names):
+                found = f"{inside.path} has tickets of another run that has this name"
+                raise LtrayError("SOURCE", found, "name that one, or give another --root")
 
 
 def transplant(
