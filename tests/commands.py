@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -188,27 +188,38 @@ def trial_workers(driver: int) -> list[int]:
     return [pid for pid, title in ray_workers(driver) if title.startswith("ray::ImplicitFunc")]
 
 
-def kill_workers_in_training(root: Path, process: subprocess.Popen[str]) -> None:
-    """End a driver's trial workers by SIGKILL while one of them surely trains a ticket.
+def halt_in_training(root: Path, process: subprocess.Popen[str], attempts: int = 1) -> list[int]:
+    """Halt a driver's trial workers while one of them surely trains a ticket: their numbers.
 
-    They are halted first: a ticket in training when it is looked for may be done when it is killed.
+    One in training when it is looked for may be done a moment later: what is to meet a training
+    ticket, such as SIGKILL, is sent while its worker stands still.
+
+    Args:
+        root: where the ticket is.
+        process: the driver.
+        attempts: how often that ticket must have been begun, at least.
     """
     halted: list[int] = []
 
-    def halt_in_training() -> bool:
+    def halts_in_training() -> bool:
         halted[:] = [pid for pid in trial_workers(process.pid) if _signalled(pid, signal.SIGSTOP)]
         for worker in halted:
             while not _is_halted(worker):  # what it was writing is written
                 time.sleep(0.001)
-        if halted and attempts_in_training(root):
+        if halted and max(attempts_in_training(root), default=0) >= attempts:
             return True
         for worker in halted:
             _signalled(worker, signal.SIGCONT)
         return False
 
-    wait_until(halt_in_training, process)
-    for worker in halted:
-        _signalled(worker, signal.SIGKILL)
+    wait_until(halts_in_training, process)
+    return halted
+
+
+def kill(processes: Iterable[int]) -> None:
+    """End processes by SIGKILL, in their order."""
+    for pid in processes:
+        _signalled(pid, signal.SIGKILL)
 
 
 def _signalled(pid: int, number: signal.Signals) -> bool:

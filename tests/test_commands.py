@@ -17,11 +17,11 @@ import torch
 from archives import png, release, synset
 from commands import (
     Outcome,
-    attempts_in_training,
     done_tickets,
     final_bits,
     finish,
-    kill_workers_in_training,
+    halt_in_training,
+    kill,
     only_run,
     pretended_gpus,
     rows,
@@ -195,9 +195,9 @@ def test_killed_workers_then_a_killed_driver_cost_nothing_but_their_time(
     path = write_experiment(tmp_path / "long.yaml", small_document(LONG))
     process = start("sweep", path, folder=tmp_path)
     wait_until(lambda: len(done_tickets(prepared_root)) >= 3, process)
-    kill_workers_in_training(prepared_root, process)
-    wait_until(lambda: max(attempts_in_training(prepared_root), default=0) > 1, process)
-    os.kill(process.pid, signal.SIGKILL)
+    kill(halt_in_training(prepared_root, process))
+    begun_again = halt_in_training(prepared_root, process, attempts=2)
+    kill([process.pid, *begun_again])
     process.communicate()
     before = {one: one.read_bytes() for one in done_tickets(prepared_root)}
     ended = run("sweep", path, folder=tmp_path)
